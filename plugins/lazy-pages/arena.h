@@ -28,7 +28,7 @@ void arena_free(struct arena *a);
 
 /* A zeroed run of @npages consecutive pages, each with count 1; NULL when the arena is full. */
 void *arena_run_new(struct arena *a, size_t npages);
-/* Gives a run back; all its counts must be 1. */
+/* Gives a run back; all its counts must be 1 (anything else is a bug, and aborts). */
 void arena_run_free(struct arena *a, void *run, size_t npages);
 
 /* One page with count 1; contents are undefined unless @zero. NULL when the arena is full. */
@@ -39,7 +39,9 @@ void arena_page_put(struct arena *a, void *page);
 /* The count, read with acquire semantics: 1 means that the caller alone has the page. */
 uint32_t arena_page_refs(const struct arena *a, const void *page);
 
+/* For a new process: makes the lock anew, and locks what is touched into memory, if allowed. */
 void arena_reset_lock(struct arena *a);
+/* From here to the end of the recount nothing may be allocated or freed. */
 void arena_recount_begin(struct arena *a);
 /* During a recount: counts a run of @npages once. */
 void arena_run_ref(struct arena *a, void *run, size_t npages);

@@ -34,6 +34,8 @@ uint64_t owed_next(const struct owed *o, uint64_t from, uint64_t to);
 uint64_t owed_next_clear(const struct owed *o, uint64_t from, uint64_t to);
 /* Clears [from, to). Returns how many were set, or -ENOMEM with nothing changed. */
 int64_t owed_clear(struct arena *a, struct owed *o, uint64_t from, uint64_t to);
+/* Makes sure that owed_clear() of the same range cannot fail. 0 or -ENOMEM. */
+int owed_prepare(struct arena *a, struct owed *o, uint64_t from, uint64_t to);
 /* Makes the chunks of [from, to) private, so that owed_clear_shared() may follow. 0 or -ENOMEM. */
 int owed_own(struct arena *a, struct owed *o, uint64_t from, uint64_t to);
 /* Clears with atomic operations in private chunks; cannot fail. Returns how many were set. */
