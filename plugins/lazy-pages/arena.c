@@ -21,7 +21,9 @@
 #define FREE	UINT32_C(0x80000000)
 #define NONE	UINT32_MAX
 #define CLASSES 31
-#define TRIES	8 /* runs looked at in the one class whose runs may be too short */
+/* Had in advance, because a task waits while its fork is handled. */
+#define WARM_BYTES (UINT64_C(1) << 20)
+#define TRIES	   8 /* runs looked at in the one class whose runs may be too short */
 
 struct arena {
 	pthread_mutex_t lock; /* guards all that follows, and the words of free pages */
@@ -221,6 +223,7 @@ int arena_new(struct arena **out, uint64_t max_bytes, struct error *e)
 	a->npages = (uint32_t)npages;
 	lists_empty(a);
 	arena_reset_lock(a);
+	(void)madvise(a->pages, MIN(WARM_BYTES, npages * ARENA_PAGE), MADV_POPULATE_WRITE);
 	*out = a;
 	return 0;
 }
