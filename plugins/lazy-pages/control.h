@@ -55,8 +55,11 @@ enum control_holds {
 struct control_ops {
 	void (*status)(void *ctx, struct json_object *into);
 	enum control_holds (*holds)(void *ctx, int pidfd); /* the pidfd stays control's */
-	void (*finish)(void *ctx);                         /* may be called again and again */
+	void (*finish)(void *ctx);			   /* may be called again and again */
 };
+
+/* The pid, in this process's namespace, that a pidfd stands for; -1 dead, 0 not seen from here. */
+int control_pidfd_pid(int pidfd, pid_t *pid, struct error *e);
 
 /* Where managers listen, without a slash at the end. */
 const char *control_rundir(void);

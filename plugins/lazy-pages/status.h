@@ -3,7 +3,8 @@
 #ifndef STATUS_H
 #define STATUS_H
 
-/* The whole command; @argv[0] is "status". Returns the exit code: 0, 1 (nobody there), 2 (usage). */
+/* The whole command; @argv[0] is "status". Returns the exit code: 0, 1 (nobody there), 2 (usage).
+ */
 int status_main(int argc, char **argv);
 
 #endif
