@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The command: a table of actions. Called as `criu` it takes the actions that stand in for stock's
+ * and becomes the real CRIU for all others. Options may stand before the action, as in stock.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compiler.h"
+#include "daemon.h"
+#include "error.h"
+#include "log.h"
+#include "options.h"
+#include "passthrough.h"
+
+#define PROGRAM "criu-lazy-pages"
+#define VERSION "0.1"
+
+struct action {
+	const char *name;
+	const char *summary;
+	/* @argv[0] is the action's name; the program's name is gone. Returns the exit status. */
+	int (*run)(int argc, char **argv);
+	bool as_criu; /* ours, too, when the program is called as criu */
+};
+
+static void lazy_pages_help(void)
+{
+	printf("Usage: " PROGRAM " lazy-pages -D DIR [OPTION...]\n"
+	       "\n"
+	       "Serves the memory of one lazy restore (criu restore --lazy-pages) out of the "
+	       "images in\n"
+	       "DIR, until every page is in its place.\n"
+	       "\n");
+	options_help(stdout);
+	printf("\n"
+	       "A switch can be put off with no- in front of its name. The other options of "
+	       "criu(8) are\n"
+	       "accepted and have no effect.\n");
+}
+
+/* Log file, background: all that has to be in order before the manager runs. */
+static int prepare(struct options *o, struct log *log, struct error *e)
+{
+	int ret;
+
+	if (o->page_server || o->ps_socket >= 0)
+		return error_set(e, -EOPNOTSUPP, "--page-server: not built in yet");
+	ret = options_enter(o, e);
+	if (!ret && o->log_file && !strcmp(o->log_file, "-"))
+		log->fd = STDOUT_FILENO;
+	else if (!ret && o->log_file)
+		ret = log_open(log, o->log_file, e);
+	if (!ret)
+		ret = daemon_keep_log(o, &log->fd, e);
+	return ret ? ret : daemon_start(o, e);
+}
+
+static int run_manager(struct options *o, struct log *log)
+{
+	struct error e = {0};
+
+	error_set(&e, -ENOSYS, "the manager is not built in yet");
+	log_error(log, "%s", e.text);
+	daemon_failed(o, &e);
+	return 1;
+}
+
+static int lazy_pages_main(int argc, char **argv)
+{
+	_cleanup_(options_free) struct options o;
+	struct error e = {0};
+	struct log log;
+	int status;
+
+	options_init(&o);
+	o.action = argv[0];
+	if (options_parse(&o, argc, argv, &e)) {
+		fprintf(stderr, "Error: %s\nTry " PROGRAM " lazy-pages --help\n", e.text);
+		return 1;
+	}
+	if (o.version || o.help) {
+		if (o.version)
+			printf(PROGRAM " " VERSION "\n");
+		else
+			lazy_pages_help();
+		return 0;
+	}
+	log_init(&log, "lazy-pages", o.log_level);
+	log.with_pid = o.log_pid;
+	/* a vanished reader is an error of write(2), not the end of the manager */
+	signal(SIGPIPE, SIG_IGN);
+	if (prepare(&o, &log, &e)) {
+		fprintf(stderr, "Error: %s\n", e.text);
+		daemon_failed(&o, &e);
+		return 1;
+	}
+	options_log(&o, &log);
+	status = run_manager(&o, &log);
+	if (status && o.log_file && !o.daemon)
+		fprintf(stderr, "Error: lazy-pages failed, see %s\n", o.log_file);
+	return status;
+}
+
+static int page_server_main(int argc, char **argv)
+{
+	(void)argc;
+	fprintf(stderr, "Error: %s: not built in yet; use the page-server of criu\n", argv[0]);
+	return 1;
+}
+
+static const struct action actions[] = {
+	{"lazy-pages", "serve the memory of a lazy restore", lazy_pages_main, true},
+	{"page-server", "serve or receive images (not built in yet)", page_server_main, false},
+};
+
+static void print_usage(FILE *f)
+{
+	fprintf(f, "Usage: " PROGRAM " ACTION [OPTION...]\n\nActions:\n");
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++)
+		fprintf(f, "  %-12s %s\n", actions[i].name, actions[i].summary);
+	fprintf(f, "\n" PROGRAM
+		   " ACTION --help tells more. Called as criu, this program becomes the real CRIU\n"
+		   "for every action that is not its own.\n");
+}
+
+static const struct action *find_action(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(actions); i++)
+		if (!strcmp(actions[i].name, name))
+			return &actions[i];
+	return NULL;
+}
+
+static int run_without_action(int argc, char **argv)
+{
+	struct error e = {0};
+	struct options o;
+
+	options_init(&o);
+	if (argc < 2) {
+		print_usage(stderr);
+		return 1;
+	}
+	if (options_parse(&o, argc, argv, &e))
+		fprintf(stderr, "Error: %s\n", e.text);
+	else if (o.version)
+		printf(PROGRAM " " VERSION "\n");
+	else if (o.help)
+		print_usage(stdout);
+	else
+		fprintf(stderr, "Error: an action is required; try " PROGRAM " --help\n");
+	options_free(&o);
+	return o.version || o.help ? 0 : 1;
+}
+
+static int run_action(const struct action *action, int at, int argc, char **argv)
+{
+	argv[0] = argv[at];
+	/* with the NULL behind the last */
+	memmove(&argv[at], &argv[at + 1], sizeof(*argv) * (size_t)(argc - at));
+	return action->run(argc - 1, argv);
+}
+
+static bool is_called_criu(const char *name)
+{
+	const char *slash = name ? strrchr(name, '/') : NULL;
+
+	return name && !strcmp(slash ? slash + 1 : name, "criu");
+}
+
+int main(int argc, char **argv)
+{
+	int at = options_find_action(argc, argv);
+	const struct action *action = at ? find_action(argv[at]) : NULL;
+
+	if (is_called_criu(argv[0]) && !(action && action->as_criu))
+		return passthrough_exec(argv);
+	standard_fds_fill();
+	if (action)
+		return run_action(action, at, argc, argv);
+	if (!at)
+		return run_without_action(argc, argv);
+	fprintf(stderr, "Error: %s is no action of " PROGRAM "; try " PROGRAM " --help\n",
+		argv[at]);
+	return 1;
+}
