@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A task whose memory is arriving: its record in the journal and what an owner thread keeps about
+ * it. Everything here is the owner's alone; no lock. Made from the journal, whether the task is new
+ * or a worker has died.
+ */
+#ifndef TASK_H
+#define TASK_H
+
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpoint.h"
+#include "journal.h"
+#include "schedule.h"
+#include "space.h"
+
+struct worker;
+struct owner;
+
+/* A page that a task waits for. */
+struct fault {
+	uint64_t addr; /* of the page */
+	uint64_t read_ns;
+	bool write;
+	bool wanted; /* the source has been asked */
+};
+
+struct task {
+	struct worker *worker;
+	struct owner *owner;
+	struct task_record *rec;
+	int slot;
+	const struct checkpoint_task *image;
+	struct space *space;
+	uint32_t tail; /* where the next message goes in the active log */
+	struct fault *faults;
+	size_t nfaults, faults_room;
+	struct schedule schedule;
+	bool gone;		 /* the address space is no more */
+	bool cold;		 /* the sweep waits for the source */
+	bool noted;		 /* the last trouble has been logged */
+	uint64_t not_before_ns;	 /* no background before: layout changing, no memory, read error */
+	uint64_t stuck_since_ns; /* nothing owed could be placed since; 0: not stuck */
+};
+
+/*
+ * Takes over the record in @slot: builds the map from its log, deals with forks that were read and
+ * not dealt with (children come out through worker_adopt()). NULL without memory.
+ */
+struct task *task_open(struct worker *w, int slot);
+/* Frees what the owner keeps; the record stays. */
+void task_free(struct task *t);
+/* Ends the task: frees slot and record, closes the descriptor, which lets waiters go on. */
+void task_finish(struct task *t);
+
+/* "task 1234" or "task 1234 (child of 1200)". */
+struct task_name {
+	char text[48];
+};
+struct task_name task_name(const struct task *t);
+
+/* Pages still owed. */
+uint64_t task_left(const struct task *t);
+
+/* Puts a new task into the journal and returns its slot, or -errno. Takes the worker's slot lock.
+ */
+int task_register(struct worker *w, struct task_record *r);
+
+#endif
