@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "compiler.h"
+#include "log.h"
 
 void standard_fds_fill(void)
 {
@@ -78,8 +79,11 @@ static int wait_for_child(const struct options *o, pid_t pid, int fd)
 		return 0;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (n > 0)
+	/* a log on stderr has the text already */
+	if (n > 0 && (o->log_file || o->log_level < LOG_ERROR))
 		fprintf(stderr, "Error: %s\n", text);
+	else if (n > 0)
+		return 1;
 	else if (WIFSIGNALED(status))
 		fprintf(stderr, "Error: the daemon was killed by signal %d before it listened\n",
 			WTERMSIG(status));

@@ -3,7 +3,6 @@
  * The command: a table of actions. Called as `criu` it takes the actions that stand in for stock's
  * and becomes the real CRIU for all others. Options may stand before the action, as in stock.
  */
-#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 #include "daemon.h"
 #include "error.h"
 #include "log.h"
+#include "manager.h"
 #include "options.h"
 #include "passthrough.h"
 
@@ -43,14 +43,11 @@ static void lazy_pages_help(void)
 	       "accepted and have no effect.\n");
 }
 
-/* Log file, background: all that has to be in order before the manager runs. */
+/* Directories, log, background: all that has to be in order before the manager runs. */
 static int prepare(struct options *o, struct log *log, struct error *e)
 {
-	int ret;
+	int ret = options_enter(o, e);
 
-	if (o->page_server || o->ps_socket >= 0)
-		return error_set(e, -EOPNOTSUPP, "--page-server: not built in yet");
-	ret = options_enter(o, e);
 	if (!ret && o->log_file && !strcmp(o->log_file, "-"))
 		log->fd = STDOUT_FILENO;
 	else if (!ret && o->log_file)
@@ -58,16 +55,6 @@ static int prepare(struct options *o, struct log *log, struct error *e)
 	if (!ret)
 		ret = daemon_keep_log(o, &log->fd, e);
 	return ret ? ret : daemon_start(o, e);
-}
-
-static int run_manager(struct options *o, struct log *log)
-{
-	struct error e = {0};
-
-	error_set(&e, -ENOSYS, "the manager is not built in yet");
-	log_error(log, "%s", e.text);
-	daemon_failed(o, &e);
-	return 1;
 }
 
 static int lazy_pages_main(int argc, char **argv)
@@ -100,7 +87,7 @@ static int lazy_pages_main(int argc, char **argv)
 		return 1;
 	}
 	options_log(&o, &log);
-	status = run_manager(&o, &log);
+	status = manager_run(&o, &log);
 	if (status && o.log_file && !o.daemon)
 		fprintf(stderr, "Error: lazy-pages failed, see %s\n", o.log_file);
 	return status;
