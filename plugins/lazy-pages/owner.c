@@ -17,6 +17,7 @@
 #include "compiler.h"
 #include "events.h"
 #include "fault.h"
+#include "loan.h"
 #include "place.h"
 #include "sweep.h"
 #include "worker.h"
@@ -62,6 +63,14 @@ static void owner_take(struct owner *o, int slot)
 		place_wake_all(t->rec->uffd);
 }
 
+/* Faults and events of one task. What is lent comes back before its descriptor is read. */
+static void owner_serve_task(struct owner *o, struct task *t)
+{
+	if (o->loan.task == t)
+		loan_recall(o);
+	fault_serve(t);
+}
+
 static void owner_inbox(struct owner *o)
 {
 	uint64_t count;
@@ -94,6 +103,8 @@ static void owner_reap(struct owner *o)
 	for (size_t i = o->ntasks; i-- > 0;) {
 		if (!task_is_over(o->tasks[i]))
 			continue;
+		if (o->loan.task == o->tasks[i])
+			loan_recall(o);
 		task_finish(o->tasks[i]);
 		o->tasks[i] = o->tasks[--o->ntasks];
 		atomic_fetch_sub(&o->load, 1);
@@ -136,7 +147,7 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 			inbox = true;
 			continue;
 		}
-		fault_serve(t);
+		owner_serve_task(o, t);
 		look_for_ends |= task_is_over(t);
 	}
 	if (inbox) {
@@ -147,7 +158,7 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 	if (o->nwaiting || inbox) {
 		for (size_t i = 0; i < o->ntasks; i++)
 			if (o->tasks[i]->nfaults)
-				fault_serve(o->tasks[i]);
+				owner_serve_task(o, o->tasks[i]);
 	}
 	if (n > 0 || o->nwaiting) {
 		o->nwaiting = 0;
@@ -170,19 +181,27 @@ static void *owner_thread(void *arg)
 	while (!atomic_load(&o->stop)) {
 		int wait_ms = -1;
 		uint64_t now = now_ns();
-		bool ends;
+		bool worked = true;
 
 		turn = owner_turn(o, now, &wait_ms);
-		if (turn) {
-			sweep_slice(turn, now);
+		if (!turn) {
+			/* First idle, then one more look: who lends wakes only those who are idle.
+			 */
+			worked = loan_help(o);
+			atomic_store(&o->idle, !worked);
+			if (!worked)
+				worked = loan_help(o);
+		} else {
+			if (!loan_slice(turn, now))
+				sweep_slice(turn, now);
 			if (task_is_over(turn))
 				owner_reap(o);
 		}
 		if (o->nwaiting && (wait_ms < 0 || wait_ms > 1))
 			wait_ms = 1;
-		ends = owner_serve(o, turn ? 0 : wait_ms);
-		if (ends)
+		if (owner_serve(o, worked ? 0 : wait_ms))
 			owner_reap(o);
+		atomic_store(&o->idle, false);
 	}
 	return NULL;
 }

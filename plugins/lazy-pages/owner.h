@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "loan.h"
 #include "schedule.h"
 #include "space.h"
 #include "task.h"
@@ -28,6 +29,8 @@ struct owner {
 	struct tally *tally; /* in the journal */
 	char *scratch;	     /* SCHEDULE_MAX_PAGES pages */
 	struct run runs[SCHEDULE_MAX_PAGES];
+	struct loan loan; /* of one of its tasks, to others */
+	atomic_bool idle; /* about to sleep, or asleep: would help with a loan */
 	atomic_uint load; /* tasks owned or in the inbox */
 	atomic_bool stop;
 	pthread_mutex_t inbox_lock; /* protects the inbox */

@@ -36,8 +36,9 @@ struct slice schedule_next(struct schedule *s, uint64_t now_ns)
 	return (struct slice){s->sweep, most, CAUSE_BACKGROUND};
 }
 
-void schedule_done(struct schedule *s, const struct slice *slice, uint64_t end)
+void schedule_done(struct schedule *s, const struct slice *slice, uint64_t end, bool settled)
 {
+	s->settled |= settled;
 	if (slice->cause == CAUSE_NEIGHBOUR) {
 		uint64_t pages = end > slice->addr ? (end - slice->addr) / PAGE_SIZE : UINT64_MAX;
 
@@ -45,16 +46,12 @@ void schedule_done(struct schedule *s, const struct slice *slice, uint64_t end)
 		s->hot = end;
 		return;
 	}
+	s->sweep = end;
 	if (end) {
-		s->sweep = end;
-		s->wrapped = false;
-	} else {
-		s->wrapped = slice->addr == 0;
-		s->sweep = 0;
+		s->fruitless &= !settled;
+		return;
 	}
-}
-
-bool schedule_exhausted(const struct schedule *s)
-{
-	return s->wrapped && !s->hot_pages;
+	/* A sweep that did not begin at the bottom says nothing; the next one will. */
+	s->fruitless = !s->settled;
+	s->settled = false;
 }

@@ -24,7 +24,8 @@ struct schedule {
 	uint64_t window;    /* how many the next fault in sequence gets */
 	uint64_t hot_end;   /* a fault in [fault, hot_end] continues the sequence */
 	uint64_t last_fault_ns;
-	bool wrapped; /* the sweep has begun at the bottom again and found nothing yet */
+	bool settled;	/* something has been placed since the sweep began at the bottom */
+	bool fruitless; /* the last whole sweep has placed nothing */
 };
 
 struct slice {
@@ -37,12 +38,11 @@ struct slice {
 void schedule_fault(struct schedule *s, uint64_t addr, uint64_t now_ns);
 /* The next slice to gather from. */
 struct slice schedule_next(struct schedule *s, uint64_t now_ns);
-/* The slice gave pages up to @end (run-time address); @end == 0: nothing owed from slice.addr up.
+/*
+ * The slice went up to @end (run-time address), and something was @settled; @end == 0: nothing is
+ * owed from slice.addr up, the next sweep begins at the bottom.
  */
-void schedule_done(struct schedule *s, const struct slice *slice, uint64_t end);
+void schedule_done(struct schedule *s, const struct slice *slice, uint64_t end, bool settled);
 /* Whether a fault came so lately that nothing else should hold the task's descriptor for long. */
 bool schedule_busy(const struct schedule *s, uint64_t now_ns);
-/* True when a whole sweep from bottom to top has found nothing. */
-bool schedule_exhausted(const struct schedule *s);
-
 #endif

@@ -360,6 +360,13 @@ size_t space_gather(const struct space *s, uint64_t addr, uint64_t max_pages, ui
 	return 0;
 }
 
+uint64_t space_region_end(const struct space *s, uint64_t addr)
+{
+	size_t i = region_at(s, addr);
+
+	return i < s->n && s->v[i].start <= addr ? s->v[i].end : addr;
+}
+
 uint64_t space_left(const struct space *s)
 {
 	return owed_left(s->owed);

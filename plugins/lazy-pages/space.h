@@ -65,6 +65,9 @@ struct run {
 size_t space_gather(const struct space *s, uint64_t addr, uint64_t max_pages, uint64_t span_pages,
 		    struct run *runs, size_t max_runs);
 
+/* The end of the region that holds @addr; @addr itself when there is none. */
+uint64_t space_region_end(const struct space *s, uint64_t addr);
+
 /* Pages still owed that a region maps (owed_left() of its bits). */
 uint64_t space_left(const struct space *s);
 

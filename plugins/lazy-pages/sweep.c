@@ -26,8 +26,25 @@ bool bytes_are_zero(const void *p, size_t len)
 	return !w[0] && !memcmp(w, w + 1, len - sizeof(*w));
 }
 
-static void settle(struct task *t, uint64_t index, uint64_t npages)
+/* One go at placing: of which task, by which thread, and what has come of it. */
+struct mover {
+	struct task *t;
+	struct owner *by; /* whose tally, buffers: the owner, or a borrower */
+	bool lent;	  /* others are placing pages of this task, too */
+	enum cause cause;
+	uint64_t now;
+	uint64_t settled; /* pages */
+};
+
+static void settle(struct mover *m, uint64_t index, uint64_t npages)
 {
+	struct task *t = m->t;
+
+	m->settled += npages;
+	if (m->lent) {
+		owed_clear_shared(t->rec->owed, index, index + npages);
+		return;
+	}
 	while (owed_clear(t->worker->journal->arena, t->rec->owed, index, index + npages) < 0)
 		sched_yield();
 	t->stuck_since_ns = 0;
@@ -54,7 +71,7 @@ static void no_mapping(struct task *t, const struct run *r, uint64_t now)
 {
 	if (!t->stuck_since_ns)
 		t->stuck_since_ns = now;
-	if (!schedule_exhausted(&t->schedule) || now - t->stuck_since_ns < STUCK_NS)
+	if (!t->schedule.fruitless || now - t->stuck_since_ns < STUCK_NS)
 		return;
 	log_info(t->worker->log, "%s: 0x%llx and %llu pages are in no lazy mapping; given up",
 		 task_name(t).text, (unsigned long long)r->addr, (unsigned long long)r->npages);
@@ -64,54 +81,62 @@ static void no_mapping(struct task *t, const struct run *r, uint64_t now)
 		sched_yield();
 }
 
-/* Places one run. Returns false when the slice must stop. *progress counts settled pages. */
-static bool place_run(struct task *t, struct run r, const char *bytes, enum cause cause,
-		      uint64_t now, uint64_t *progress)
+/* What the kernel refused. Returns true when the rest of the slice can go on. */
+static bool refused(struct mover *m, const struct run *r, struct placed p)
 {
-	struct tally *tally = t->owner->tally;
+	struct task *t = m->t;
+
+	if (p.outcome == PLACE_AGAIN)
+		m->by->tally->again++;
+	/* Whatever it is, the owner will meet it, too; the task's state is its own. */
+	if (m->lent)
+		return false;
+	switch (p.outcome) {
+	case PLACE_NO_MAPPING:
+		no_mapping(t, r, m->now);
+		return true;
+	case PLACE_AGAIN:
+		return false;
+	case PLACE_GONE:
+		t->gone = true;
+		return false;
+	default:
+		if (!t->noted)
+			log_error(t->worker->log, "%s: 0x%llx cannot be placed: %s; waiting",
+				  task_name(t).text, (unsigned long long)r->addr, strerror(p.err));
+		t->noted = true;
+		t->not_before_ns = m->now + PAUSE_NS;
+		return false;
+	}
+}
+
+/* Places one run. Returns false when the slice must stop. */
+static bool place_run(struct mover *m, struct run r, const char *bytes)
+{
+	struct tally *tally = m->by->tally;
+	int uffd = m->t->rec->uffd;
 	uint64_t most = r.npages; /* shrinks where a mapping ends inside the run */
 
 	while (r.npages) {
 		bool zero;
 		uint64_t n = alike(bytes, MIN(r.npages, most), &zero);
-		struct placed p = zero ? place_zero(t->rec->uffd, r.addr, n * PAGE_SIZE)
-				       : place_copy(t->rec->uffd, r.addr, bytes, n * PAGE_SIZE);
+		struct placed p = zero ? place_zero(uffd, r.addr, n * PAGE_SIZE)
+				       : place_copy(uffd, r.addr, bytes, n * PAGE_SIZE);
 
-		switch (p.outcome) {
-		case PLACE_DONE:
+		if (p.outcome == PLACE_DONE) {
 			n = p.bytes / PAGE_SIZE;
-			tally->placed[cause] += n;
+			tally->placed[m->cause] += n;
 			tally->zero += zero ? n : 0;
-			break;
-		case PLACE_EXISTS:
+		} else if (p.outcome == PLACE_EXISTS) {
 			n = 1;
 			tally->existed++;
-			break;
-		case PLACE_NO_MAPPING:
-			if (n > 1) {
-				most = n / 2;
-				continue;
-			}
-			no_mapping(t, &r, now);
-			return true;
-		case PLACE_AGAIN:
-			tally->again++;
-			return false;
-		case PLACE_GONE:
-			t->gone = true;
-			return false;
-		default:
-			if (!t->noted)
-				log_error(t->worker->log,
-					  "%s: 0x%llx cannot be placed: %s; waiting",
-					  task_name(t).text, (unsigned long long)r.addr,
-					  strerror(p.err));
-			t->noted = true;
-			t->not_before_ns = now + PAUSE_NS;
-			return false;
+		} else if (p.outcome == PLACE_NO_MAPPING && n > 1) {
+			most = n / 2;
+			continue;
+		} else {
+			return refused(m, &r, p);
 		}
-		settle(t, r.index, n);
-		*progress += n;
+		settle(m, r.index, n);
 		r.index += n;
 		r.addr += n * PAGE_SIZE;
 		r.npages -= n;
@@ -121,60 +146,87 @@ static bool place_run(struct task *t, struct run r, const char *bytes, enum caus
 	return true;
 }
 
-static int fetch(struct task *t, uint64_t where, uint64_t npages, const void **bytes, uint64_t now)
+/* The bytes are not to be had just now: when to come back, and what to say. Owner only. */
+static void not_here(struct mover *m, uint64_t where, uint64_t npages, int err)
 {
+	struct task *t = m->t;
 	struct worker *w = t->worker;
-	int ret = source_fetch(w->source, where, npages, t->owner->scratch, bytes);
 
-	if (!ret)
-		return 0;
-	if (ret == -EAGAIN) {
+	if (err == -EAGAIN) {
 		if (!source_want(w->source, where, npages, false, t->owner->wake_fd))
 			t->cold = true;
 		else
-			t->not_before_ns = now + PAUSE_NS;
-		return ret;
+			t->not_before_ns = m->now + PAUSE_NS;
+		return;
 	}
 	if (!t->noted)
 		log_error(w->log, "%s: %s cannot be read at page %llu: %s; trying again",
 			  task_name(t).text, w->checkpoint->files[WHERE_FILE(where)].name,
-			  (unsigned long long)WHERE_PAGE(where), strerror(-ret));
+			  (unsigned long long)WHERE_PAGE(where), strerror(-err));
 	t->noted = true;
-	t->not_before_ns = now + RETRY_NS;
-	return ret;
+	t->not_before_ns = m->now + RETRY_NS;
+}
+
+/* Places the first @n runs that have been gathered. Returns the address behind the last one. */
+static uint64_t place_runs(struct mover *m, size_t n)
+{
+	const struct run *runs = m->by->runs;
+	uint64_t first = runs[0].where, span = runs[n - 1].where + runs[n - 1].npages - first;
+	uint64_t end = 0;
+	const void *bytes;
+	int ret = source_fetch(m->t->worker->source, first, span, m->by->scratch, &bytes);
+
+	if (ret) {
+		if (!m->lent)
+			not_here(m, first, span, ret);
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct run *r = &runs[i];
+
+		if (!place_run(m, *r, (const char *)bytes + (r->where - first) * PAGE_SIZE))
+			break;
+		end = r->addr + r->npages * PAGE_SIZE;
+	}
+	return end;
 }
 
 bool sweep_slice(struct task *t, uint64_t now)
 {
 	struct owner *o = t->owner;
 	struct slice s = schedule_next(&t->schedule, now);
+	struct mover m = {.t = t, .by = o, .cause = s.cause, .now = now};
 	size_t n = space_gather(t->space, s.addr, s.pages, SCHEDULE_MAX_PAGES, o->runs,
 				ARRAY_SIZE(o->runs));
-	uint64_t progress = 0, first, span, end;
-	const void *bytes;
+	uint64_t end;
 
 	if (!n) {
-		schedule_done(&t->schedule, &s, 0);
-		if (t->stuck_since_ns)
+		schedule_done(&t->schedule, &s, 0, false);
+		if (t->schedule.fruitless)
 			t->not_before_ns = now + 20 * PAUSE_NS;
 		return false;
 	}
-	first = o->runs[0].where;
-	span = o->runs[n - 1].where + o->runs[n - 1].npages - first;
-	if (fetch(t, first, span, &bytes, now))
-		return false;
-	end = s.addr;
-	for (size_t i = 0; i < n; i++) {
-		const struct run *r = &o->runs[i];
-
-		if (!place_run(t, *r, (const char *)bytes + (r->where - first) * PAGE_SIZE, s.cause,
-			       now, &progress))
-			break;
-		end = r->addr + r->npages * PAGE_SIZE;
-	}
-	if (progress)
+	end = place_runs(&m, n);
+	if (m.settled)
 		t->noted = false;
 	if (end > s.addr)
-		schedule_done(&t->schedule, &s, end);
-	return progress > 0;
+		schedule_done(&t->schedule, &s, end, m.settled);
+	return m.settled;
+}
+
+uint64_t sweep_lent(struct task *t, struct owner *by, uint64_t addr, uint64_t end)
+{
+	struct mover m = {.t = t, .by = by, .lent = true, .cause = CAUSE_BACKGROUND};
+	size_t n = space_gather(t->space, addr, (end - addr) / PAGE_SIZE, SCHEDULE_MAX_PAGES,
+				by->runs, ARRAY_SIZE(by->runs));
+
+	/* What lies beyond is somebody else's piece. */
+	while (n && by->runs[n - 1].addr >= end)
+		n--;
+	if (!n)
+		return 0;
+	by->runs[n - 1].npages =
+		MIN(by->runs[n - 1].npages, (end - by->runs[n - 1].addr) / PAGE_SIZE);
+	place_runs(&m, n);
+	return m.settled;
 }

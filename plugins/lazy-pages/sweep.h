@@ -11,6 +11,13 @@
 /* One slice. Returns true when it placed or settled something. */
 bool sweep_slice(struct task *t, uint64_t now_ns);
 
+/*
+ * Places what is owed in [addr, end) of @t, at most SCHEDULE_MAX_PAGES pages, while @t is lent. @by
+ * is the thread that does it, the owner or a borrower. Returns the pages settled; what could not be
+ * placed stays owed.
+ */
+uint64_t sweep_lent(struct task *t, struct owner *by, uint64_t addr, uint64_t end);
+
 /* Whether the @len bytes at @p, a multiple of 64, are all zero. */
 bool bytes_are_zero(const void *p, size_t len);
 

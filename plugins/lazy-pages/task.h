@@ -38,11 +38,12 @@ struct task {
 	struct fault *faults;
 	size_t nfaults, faults_room;
 	struct schedule schedule;
-	bool gone;		 /* the address space is no more */
-	bool cold;		 /* the sweep waits for the source */
-	bool noted;		 /* the last trouble has been logged */
-	uint64_t not_before_ns;	 /* no background before: layout changing, no memory, read error */
-	uint64_t stuck_since_ns; /* nothing owed could be placed since; 0: not stuck */
+	bool gone;		/* the address space is no more */
+	bool cold;		/* the sweep waits for the source */
+	bool noted;		/* the last trouble has been logged */
+	uint64_t not_before_ns; /* no background before: layout changing, no memory, read error */
+	uint64_t lend_not_before_ns; /* no loan before: the last one brought nothing */
+	uint64_t stuck_since_ns;     /* nothing owed could be placed since; 0: not stuck */
 };
 
 /*
