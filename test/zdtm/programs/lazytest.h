@@ -273,6 +273,27 @@ static inline size_t pages_missing(const void *area, size_t bytes)
 	return missing;
 }
 
+/* Whether any mapping of this process is still armed: the manager has not finished with it. */
+static inline bool test_armed(void)
+{
+	char line[512];
+	bool armed = false;
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	must(f);
+	while (fgets(line, sizeof(line), f))
+		if (!strncmp(line, "VmFlags:", 8) && strstr(line, " um"))
+			armed = true;
+	fclose(f);
+	return armed;
+}
+
+static inline void test_wait_finished(void)
+{
+	while (test_armed())
+		test_sleep_ms(10);
+}
+
 /*
  * Makes sure that what follows acts on memory that has not arrived: when the background is held, at
  * least one page of the area must be missing. Call it right before the act.
