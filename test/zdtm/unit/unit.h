@@ -18,6 +18,13 @@
 
 #include <cmocka.h>
 
+/* Absolute limits on time hold for code as it is shipped. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOWNESS 20
+#else
+#define SLOWNESS 1
+#endif
+
 struct random {
 	uint64_t state;
 };
