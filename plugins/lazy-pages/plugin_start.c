@@ -61,7 +61,7 @@ static int socket_listen(struct error *e)
 	struct sockaddr_un addr;
 	socklen_t len = socket_address(&addr);
 	struct stat st;
-	int err;
+	int err, on = 1;
 
 	err = socket_in_use(e);
 	if (err)
@@ -74,7 +74,9 @@ static int socket_listen(struct error *e)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, len))
 		return error_errno(e, -errno, SOCKET_NAME);
-	if (listen(fd, 1)) {
+	/* A connection has it from the listener when it is made, which may be before the manager
+	 * runs. */
+	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) || listen(fd, 1)) {
 		err = error_errno(e, -errno, SOCKET_NAME);
 		unlink(SOCKET_NAME);
 		return err;
