@@ -16,6 +16,7 @@
 #include "manager.h"
 #include "options.h"
 #include "passthrough.h"
+#include "status.h"
 
 #define PROGRAM "criu-lazy-pages"
 #define VERSION "0.1"
@@ -102,6 +103,7 @@ static int page_server_main(int argc, char **argv)
 
 static const struct action actions[] = {
 	{"lazy-pages", "serve the memory of a lazy restore", lazy_pages_main, true},
+	{"status", "how far lazy restores on this machine are", status_main, false},
 	{"page-server", "serve or receive images (not built in yet)", page_server_main, false},
 };
 
