@@ -36,9 +36,9 @@ C_FILES := $(wildcard criu/*.[ch] plugins/lazy-pages/*.[ch] test/zdtm/programs/*
 
 PB_OBJS := $(PROTOS:images/%.proto=$(B)/images/%.pb-c.o)
 PB_HEADERS := $(PB_OBJS:.o=.h)
-LIB_OBJS := $(LIB_SRCS:%.c=$(B)/%.o) $(PB_OBJS)
-MAIN_OBJS := $(MAIN_SRCS:%.c=$(B)/%.o)
-PIC_OBJS := $(LIB_OBJS:$(B)/%=$(B)/pic/%)
+LIB_OBJS := $(LIB_SRCS:%.c=$(B)/obj/%.o) $(PB_OBJS)
+MAIN_OBJS := $(MAIN_SRCS:%.c=$(B)/obj/%.o)
+PIC_OBJS := $(LIB_SRCS:%.c=$(B)/pic/%.o) $(PB_OBJS:$(B)/%=$(B)/pic/%)
 PLUGIN_OBJS := $(PLUGIN_SRCS:%.c=$(B)/pic/%.o)
 UNITS := $(patsubst test/zdtm/unit/%.c,$(B)/test/unit/%,$(wildcard test/zdtm/unit/*.c))
 PROGRAMS := $(patsubst test/zdtm/programs/%.c,build/test/programs/%, \
@@ -69,7 +69,7 @@ $(B)/criu-lazy-pages: $(MAIN_OBJS) $(B)/liblazy.a
 	$(Q)$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(B)/criu: $(B)/criu-lazy-pages
-	$(Q)ln -sf criu-lazy-pages $@
+	$(Q)ln -sfn criu-lazy-pages $@
 
 $(B)/liblazy.a: $(LIB_OBJS) $(B)/liblazy.list
 	$(call say,AR)
@@ -81,7 +81,7 @@ $(B)/liblazy.list: FORCE
 	@mkdir -p $(@D)
 	@echo $(LIB_OBJS) | cmp -s - $@ || echo $(LIB_OBJS) >$@
 
-$(B)/%.o: %.c
+$(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(CC) $(ALL_CFLAGS) $(DEPS) -c -o $@ $<
