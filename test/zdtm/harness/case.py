@@ -4,6 +4,7 @@
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -52,9 +53,13 @@ class Case:
     def dump(self, *extra, leave=False):
         """criu dump with more options; leave=True: the program goes on (--leave-running)."""
         extra = [*extra, "--leave-running"] if leave else extra
+        tree = processes.descendants(self.process.pid)
         self._criu("dump", "-t", self.process.pid, *extra)
         if not leave:
             self.process.wait(timeout=10)
+            # Its children are ours now. Their pids must be free for the restore.
+            self._wait(lambda: not [p for p in tree if not processes.reap(p) and processes.stat(p)],
+                       10, "the dumped tree to be gone")
 
     def serve(self, *extra, held=False, env=None):
         """The manager, from here on in self.manager; returns when it listens."""
@@ -154,6 +159,18 @@ class Case:
             if processes.comm(pid) == "lazy-worker" and processes.alive(pid):
                 return pid
         return None
+
+    def manager_pids(self):
+        return [self.manager.pid, *processes.descendants(self.manager.pid)]
+
+    def stop_manager(self):
+        """SIGSTOP for all of it: whoever touches an owed page from here on waits."""
+        for pid in self.manager_pids():
+            processes.kill(pid, signal.SIGSTOP)
+
+    def continue_manager(self):
+        for pid in self.manager_pids():
+            processes.kill(pid, signal.SIGCONT)
 
     # Help for those who look into a failure
 

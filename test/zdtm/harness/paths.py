@@ -7,8 +7,10 @@ import pathlib
 import subprocess
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
+# LAZY_BUILD is where the manager is (build/asan, say); what is checkpointed is always in build/.
 BUILD = (TOP / os.environ.get("LAZY_BUILD", "build")).resolve()
-PROGRAMS = BUILD / "test" / "programs"
+PROGRAMS = TOP / "build" / "test" / "programs"
+PLUGINS = TOP / "build" / "plugins"
 
 
 @functools.lru_cache(maxsize=None)

@@ -107,3 +107,29 @@ def kill_tree(keep=(), patience=0, timeout=10):
         if now > patience + timeout:
             raise TimeoutError(f"processes that cannot be killed: {[(p, comm(p)) for p in left]}")
         time.sleep(0.005)
+
+
+def threads(pid):
+    try:
+        return sorted(int(t) for t in os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError:
+        return []
+
+
+def waiting_for_pages(pid):
+    """How many threads of the process wait in the kernel for a page of a userfaultfd."""
+    count = 0
+    for tid in threads(pid):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/wchan", encoding="ascii") as f:
+                count += "userfault" in f.read()
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return count
+
+
+def kill_thread(pid, tid, sig):
+    # Python has no tgkill(2).
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(234, pid, tid, int(sig)):
+        raise OSError(ctypes.get_errno(), f"tgkill({pid}, {tid})")
