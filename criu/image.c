@@ -15,7 +15,7 @@
 
 #define MAGIC_COMMON UINT32_C(0x54564319)
 #define READ_BYTES   ((size_t)64 << 10)
-#define MIB(n)       ((uint32_t)(n) << 20)
+#define MIB(n)	     ((uint32_t)(n) << 20)
 
 /* In format 1 files begin with their own magic, since format 2 with the common one before it. */
 #define VERSION_COMMON_MAGIC 2
@@ -28,11 +28,11 @@ static const struct {
 	uint32_t magic;
 	uint32_t record_max; /* bytes: far above what a sane task needs, far below all memory */
 } types[] = {
-	[IMAGE_INVENTORY] = { "inventory.img", 0x58313116, MIB(1) },
-	[IMAGE_PSTREE] = { "pstree.img", 0x50273030, MIB(32) },
-	[IMAGE_CORE] = { "core-%u.img", 0x55053847, MIB(16) },
-	[IMAGE_MM] = { "mm-%u.img", 0x57492820, MIB(64) },
-	[IMAGE_PAGEMAP] = { "pagemap-%u.img", 0x56084025, 4096 },
+	[IMAGE_INVENTORY] = {"inventory.img", 0x58313116, MIB(1)},
+	[IMAGE_PSTREE] = {"pstree.img", 0x50273030, MIB(32)},
+	[IMAGE_CORE] = {"core-%u.img", 0x55053847, MIB(16)},
+	[IMAGE_MM] = {"mm-%u.img", 0x57492820, MIB(64)},
+	[IMAGE_PAGEMAP] = {"pagemap-%u.img", 0x56084025, 4096},
 };
 
 struct chunk {
@@ -50,7 +50,7 @@ struct image {
 	uint64_t records;
 	ProtobufCAllocator allocator;
 	struct chunk *chunks; /* the newest first; the oldest stays from record to record */
-	size_t budget;        /* what the record may still take */
+	size_t budget;	      /* what the record may still take */
 	char name[IMAGE_NAME_MAX];
 };
 
@@ -70,7 +70,7 @@ static void *chunk_alloc(void *data, size_t size)
 		c = malloc(sizeof(*c) + room);
 		if (!c)
 			return NULL;
-		*c = (struct chunk){ .next = im->chunks, .room = room };
+		*c = (struct chunk){.next = im->chunks, .room = room};
 		im->chunks = c;
 	}
 	p = c->bytes + c->used;
@@ -172,7 +172,7 @@ int image_open(struct image **out, const struct image_dir *dir, enum image_type 
 	if (!im)
 		return error_errno(e, -ENOMEM, "image");
 	im->type = type;
-	im->allocator = (ProtobufCAllocator){ chunk_alloc, chunk_free, im };
+	im->allocator = (ProtobufCAllocator){chunk_alloc, chunk_free, im};
 	snprintf(file, sizeof(file), types[type].file, pid);
 	image_name(dir, file, im->name);
 	/* Non-blocking, so that a FIFO in its place cannot hold us up. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Directories of images and their parents: see image_dir.h. Links are followed once, at the start. */
+/* Directories of images and their parents: see image_dir.h. Links are followed once, at the start.
+ */
 #include "image_dir.h"
 
 #include <errno.h>
@@ -43,10 +44,8 @@ static int append(struct image_chain *c, int fd, struct error *e)
 	if (!v)
 		return error_errno(e, -ENOMEM, "images directory");
 	c->v = v;
-	c->v[c->n] = (struct image_dir){ .fd = steal_fd(&dir),
-					 .depth = (unsigned)c->n,
-					 .dev = st.st_dev,
-					 .ino = st.st_ino };
+	c->v[c->n] = (struct image_dir){
+		.fd = steal_fd(&dir), .depth = (unsigned)c->n, .dev = st.st_dev, .ino = st.st_ino};
 	c->n++;
 	return 0;
 }

@@ -16,7 +16,7 @@
 
 struct image_dir {
 	int fd;
-	unsigned depth;   /* 0: where the checkpoint is; 1: its parent, and so on */
+	unsigned depth;	  /* 0: where the checkpoint is; 1: its parent, and so on */
 	uint32_t version; /* of the images: from the inventory of the top directory */
 	dev_t dev;
 	ino_t ino;

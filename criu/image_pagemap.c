@@ -53,7 +53,8 @@ static int entry_check(const struct pagemap *p, const struct pagemap_entry *n, s
 	unsigned long long at = n->vaddr, pages = n->npages;
 
 	if (n->flags & ~(uint32_t)FLAGS_KNOWN)
-		return error_set(e, -EOPNOTSUPP, "%#llx: flags %#x of a later version", at, n->flags);
+		return error_set(e, -EOPNOTSUPP, "%#llx: flags %#x of a later version", at,
+				 n->flags);
 	if (n->vaddr % PAGE_SIZE)
 		return error_set(e, -EBADMSG, "%#llx: not the address of a page", at);
 	if (!n->npages)
@@ -62,8 +63,8 @@ static int entry_check(const struct pagemap *p, const struct pagemap_entry *n, s
 		return error_set(e, -EBADMSG, "%#llx: %llu pages reach past the end of memory", at,
 				 pages);
 	if (n->vaddr < p->end)
-		return error_set(e, -EBADMSG, "%#llx: below the end of the entry before (%#llx)", at,
-				 (unsigned long long)p->end);
+		return error_set(e, -EBADMSG, "%#llx: below the end of the entry before (%#llx)",
+				 at, (unsigned long long)p->end);
 	if ((n->flags & (PAGEMAP_PARENT | PAGEMAP_PRESENT)) == (PAGEMAP_PARENT | PAGEMAP_PRESENT))
 		return error_set(e, -EBADMSG, "%#llx: both here and in the parent", at);
 	if (!n->flags)

@@ -19,14 +19,14 @@ enum pagemap_flag {
 
 struct pagemap_entry {
 	uint64_t vaddr, npages;
-	uint32_t flags;  /* LAZY with or without PARENT or PRESENT, or one of these two */
+	uint32_t flags;	 /* LAZY with or without PARENT or PRESENT, or one of these two */
 	bool long_count; /* as 4.2 and later count */
 };
 
 struct pagemap {
 	struct image *image;
 	uint32_t pages_id; /* N of pages-N.img */
-	uint64_t end;      /* of the last entry */
+	uint64_t end;	   /* of the last entry */
 };
 
 /* Reads the head. -ENOENT when there is no such file. */

@@ -152,14 +152,14 @@ static int check_vmas(const Image__Mm *mm, struct error *e)
 		const Image__Vma *v = mm->vmas[i];
 
 		if (v->start >= v->end || (v->start | v->end) % PAGE_SIZE)
-			return error_set(e, -EBADMSG, "mapping %zu: %#llx-%#llx is no range of pages",
-					 i, (unsigned long long)v->start,
-					 (unsigned long long)v->end);
-		if (v->start < below)
 			return error_set(e, -EBADMSG,
-					 "mapping %zu: %#llx is below the end of the one before (%#llx)",
-					 i, (unsigned long long)v->start,
-					 (unsigned long long)below);
+					 "mapping %zu: %#llx-%#llx is no range of pages", i,
+					 (unsigned long long)v->start, (unsigned long long)v->end);
+		if (v->start < below)
+			return error_set(
+				e, -EBADMSG,
+				"mapping %zu: %#llx is below the end of the one before (%#llx)", i,
+				(unsigned long long)v->start, (unsigned long long)below);
 		below = v->end;
 	}
 	return 0;

@@ -41,7 +41,7 @@ struct load {
 struct layer {
 	const struct image_dir *dir;
 	struct pagemap pagemap;
-	int file;              /* index in c->files; -1 until a page of it is named */
+	int file;	       /* index in c->files; -1 until a page of it is named */
 	uint64_t present;      /* pages of the file that entries have named so far */
 	struct extents *below; /* the parent's table, sealed; NULL: there is no parent */
 };
@@ -60,7 +60,7 @@ static int file_get(struct load *l, const struct image_dir *dir, uint32_t pages_
 		    struct error *e)
 {
 	struct checkpoint *c = l->c;
-	struct pages_file *files, file = { .fd = -1 };
+	struct pages_file *files, file = {.fd = -1};
 	char name[IMAGE_NAME_MAX], path[32];
 	struct file_key *keys;
 	int ret;
@@ -89,7 +89,7 @@ static int file_get(struct load *l, const struct image_dir *dir, uint32_t pages_
 		free(file.name);
 		return error_errno(e, -ENOMEM, "%s", path);
 	}
-	l->keys[c->nfiles] = (struct file_key){ dir->depth, pages_id };
+	l->keys[c->nfiles] = (struct file_key){dir->depth, pages_id};
 	*index = (int)c->nfiles;
 	c->files[c->nfiles++] = file;
 	return 0;
@@ -109,10 +109,11 @@ static int locate_present(struct load *l, struct layer *t, const struct pagemap_
 	}
 	f = &l->c->files[t->file];
 	if (n->npages > f->npages - t->present)
-		return error_set(e, -EBADMSG,
-				 "%#llx: its %llu pages are past the end of %s (%llu of %llu pages left)",
-				 hex(n->vaddr), hex(n->npages), f->name, hex(f->npages - t->present),
-				 hex(f->npages));
+		return error_set(
+			e, -EBADMSG,
+			"%#llx: its %llu pages are past the end of %s (%llu of %llu pages left)",
+			hex(n->vaddr), hex(n->npages), f->name, hex(f->npages - t->present),
+			hex(f->npages));
 	*where = WHERE(t->file, t->present);
 	t->present += n->npages;
 	return 0;
@@ -121,12 +122,22 @@ static int locate_present(struct load *l, struct layer *t, const struct pagemap_
 /* The file holds just what the entries name: more says that entries are missing. */
 static int check_all_named(const struct load *l, const struct layer *t, struct error *e)
 {
-	const struct pages_file *f = t->file < 0 ? NULL : &l->c->files[t->file];
+	uint64_t npages = 0;
+	int fd, ret;
 
-	if (!f || f->npages == t->present)
+	if (t->file >= 0) {
+		npages = l->c->files[t->file].npages;
+	} else {
+		ret = pages_open(&fd, &npages, t->dir, t->pagemap.pages_id, e);
+		if (ret && ret != -ENOENT)
+			return ret;
+		if (!ret)
+			close(fd);
+	}
+	if (npages == t->present)
 		return 0;
-	error_set(e, -EBADMSG, "truncated: is the last, and %s has %llu pages more", f->name,
-		  hex(f->npages - t->present));
+	error_set(e, -EBADMSG, "truncated: is the last, and pages-%u.img has %llu pages more",
+		  t->pagemap.pages_id, hex(npages - t->present));
 	return image_blame(t->pagemap.image, e);
 }
 
@@ -160,8 +171,8 @@ static int parent_lacks(const struct load *l, const struct layer *t, uint64_t va
 		return error_set(e, -EBADMSG, "%#llx: is to be in the parent, and is not there",
 				 hex(vaddr));
 	if (l->chain.broken)
-		return error_errno(e, l->chain.broken, "%#llx: is in the parent, whose link is broken",
-				   hex(vaddr));
+		return error_errno(e, l->chain.broken,
+				   "%#llx: is in the parent, whose link is broken", hex(vaddr));
 	return error_set(e, -ENOENT, "%#llx: is in the parent, and there is none", hex(vaddr));
 }
 
@@ -234,7 +245,7 @@ static bool vma_can_be_lazy(const struct checkpoint_vma *v)
 {
 	const uint32_t want = MAP_PRIVATE | MAP_ANONYMOUS, not = MAP_LOCKED | MAP_HUGETLB;
 
-	return (v->flags & (want | not)) == want &&
+	return (v->flags & (want | not )) == want &&
 	       !(v->status & (VMA_VSYSCALL | VMA_VDSO | VMA_VVAR));
 }
 
@@ -296,7 +307,7 @@ static int load_mappings(struct load *l, struct checkpoint_task *task, struct er
 static int load_parent(struct load *l, const struct image_dir *dir, int pid, struct extents *below,
 		       struct extents *out, struct error *e)
 {
-	_cleanup_(cleanup_layer) struct layer t = { .dir = dir, .file = -1, .below = below };
+	_cleanup_(cleanup_layer) struct layer t = {.dir = dir, .file = -1, .below = below};
 	struct pagemap_entry n;
 	int ret;
 
@@ -340,7 +351,7 @@ static int load_parents(struct load *l, int pid, struct extents *table, bool *ha
 static int load_pages(struct load *l, struct checkpoint_task *task, struct error *e)
 {
 	_cleanup_(extents_free) struct extents below;
-	_cleanup_(cleanup_layer) struct layer t = { .dir = &l->chain.v[0], .file = -1 };
+	_cleanup_(cleanup_layer) struct layer t = {.dir = &l->chain.v[0], .file = -1};
 	struct pagemap_entry n;
 	size_t cursor = 0;
 	bool has;
@@ -418,7 +429,7 @@ static int load_tree(struct load *l, struct error *e)
 int checkpoint_load(struct checkpoint **out, int dirfd, const char *name, bool remote,
 		    struct error *e)
 {
-	struct load l = { .remote = remote };
+	struct load l = {.remote = remote};
 	int ret;
 
 	l.c = calloc(1, sizeof(*l.c));

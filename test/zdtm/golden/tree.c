@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * What the golden images are of: see make.py. Without libc, so that there are few pages. A root with
- * an area of which every other page is written, one of two pages that are both written, and one that
- * wants huge pages; with "tree" also a child that has changed a page after the fork, a stopped one
- * and a zombie. Its name becomes "ready" when all of that is so.
+ * What the golden images are of: see make.py. Without libc, so that there are few pages. A root
+ * with an area of which every other page is written, one of two pages that are both written, and
+ * one that wants huge pages; with "tree" also a child that has changed a page after the fork, a
+ * stopped one and a zombie. Its name becomes "ready" when all of that is so.
  *
  * gcc -Os -static -nostdlib -ffreestanding -fno-pie -no-pie -fno-stack-protector -o tree tree.c
  */

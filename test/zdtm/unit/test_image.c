@@ -8,7 +8,7 @@
 
 static struct image_dir top(const struct scratch *s)
 {
-	return (struct image_dir){ .fd = s->fd, .version = 2 };
+	return (struct image_dir){.fd = s->fd, .version = 2};
 }
 
 static int open_pstree(struct scratch *s, struct image **im, struct error *e)
@@ -21,7 +21,7 @@ static int open_pstree(struct scratch *s, struct image **im, struct error *e)
 
 static void records_come_in_order_and_then_the_end(void **state)
 {
-	const uint32_t pids[] = { 7, 1, 4000000 };
+	const uint32_t pids[] = {7, 1, 4000000};
 	struct scratch s = scratch_new();
 	const Image__Pstree *m;
 	struct image *im;
@@ -45,7 +45,7 @@ static void records_come_in_order_and_then_the_end(void **state)
 
 static void records_longer_than_the_buffer_are_whole(void **state)
 {
-	static const unsigned counts[] = { 1, 5000, 3, 40000, 2 };
+	static const unsigned counts[] = {1, 5000, 3, 40000, 2};
 	struct scratch s = scratch_new();
 	struct image_dir dir = top(&s);
 	FILE *f = image_new(s.fd, "mm-12.img", MAGIC_COMMON, MAGIC_MM);
@@ -131,9 +131,9 @@ static void lengths_are_checked_before_they_are_used(void **state)
 		uint64_t file;
 		const char *says;
 	} cases[] = {
-		{ 0xffffffff, 100, "4294967295 bytes long, and 88 are left" },
-		{ 89, 100, "89 bytes long, and 88 are left" },
-		{ 0x7fffffff, UINT64_C(3) << 30, "more than the 33554432 that it may have" },
+		{0xffffffff, 100, "4294967295 bytes long, and 88 are left"},
+		{89, 100, "89 bytes long, and 88 are left"},
+		{0x7fffffff, UINT64_C(3) << 30, "more than the 33554432 that it may have"},
 	};
 	struct scratch s = scratch_new();
 	const void *m;
@@ -173,7 +173,7 @@ static void a_record_full_of_unknown_fields_is_read(void **state)
 		bytes[i] = 15 << 3;
 		bytes[i + 1] = 1;
 	}
-	memcpy(bytes, (const uint8_t[]){ 1 << 3, 5, 2 << 3, 1 }, 4);
+	memcpy(bytes, (const uint8_t[]){1 << 3, 5, 2 << 3, 1}, 4);
 	f = image_new(s.fd, "pstree.img", MAGIC_COMMON, MAGIC_PSTREE);
 	image_bytes(f, bytes, len);
 	image_bytes(f, bytes, 4);
@@ -198,7 +198,7 @@ static void a_record_without_its_required_fields_is_refused(void **state)
 	FILE *f = image_new(s.fd, "pstree.img", MAGIC_COMMON, MAGIC_PSTREE);
 
 	(void)state;
-	image_bytes(f, (const uint8_t[]){ 1 << 3, 5, 2 << 3, 1 }, 4);
+	image_bytes(f, (const uint8_t[]){1 << 3, 5, 2 << 3, 1}, 4);
 	image_bytes(f, "", 0);
 	image_end(f);
 	assert_int_equal(open_pstree(&s, &im, &e), 0);
@@ -233,7 +233,7 @@ static void formats_1_and_2_are_known_and_no_others(void **state)
 static void format_1_has_no_common_magic(void **state)
 {
 	struct scratch s = scratch_new();
-	struct image_dir dir = { .fd = s.fd, .version = 1 };
+	struct image_dir dir = {.fd = s.fd, .version = 1};
 	Image__Pstree m = IMAGE__PSTREE__INIT;
 	uint32_t *pids;
 	struct error e;
@@ -260,9 +260,9 @@ static void pids_are_valid_and_there_once(void **state)
 		size_t n;
 		int ret;
 	} cases[] = {
-		{ { 5, 4, 6 }, 3, 0 },          { { 5, 4, 5 }, 3, -EBADMSG },
-		{ { 5, 0, 6 }, 3, -EBADMSG },   { { 5, 0x80000000u, 6 }, 3, -EBADMSG },
-		{ { 0x7fffffff }, 1, 0 },       { { 0 }, 0, -EBADMSG },
+		{{5, 4, 6}, 3, 0},	  {{5, 4, 5}, 3, -EBADMSG},
+		{{5, 0, 6}, 3, -EBADMSG}, {{5, 0x80000000u, 6}, 3, -EBADMSG},
+		{{0x7fffffff}, 1, 0},	  {{0}, 0, -EBADMSG},
 	};
 	struct scratch s = scratch_new();
 	struct image_dir dir = top(&s);
@@ -291,9 +291,13 @@ static void the_alive_and_the_stopped_have_memory(void **state)
 		int ret;
 		bool has_mm;
 	} cases[] = {
-		{ 1, 1, 0, true },         { 1, 3, 0, true },         { 1, 2, 0, false },
-		{ 1, 6, 0, false },        { 1, 0, -EBADMSG, false }, { 1, 4, -EBADMSG, false },
-		{ 3, 1, -EOPNOTSUPP, false },
+		{1, 1, 0, true},
+		{1, 3, 0, true},
+		{1, 2, 0, false},
+		{1, 6, 0, false},
+		{1, 0, -EBADMSG, false},
+		{1, 4, -EBADMSG, false},
+		{3, 1, -EOPNOTSUPP, false},
 	};
 	struct scratch s = scratch_new();
 	struct image_dir dir = top(&s);
@@ -319,14 +323,14 @@ static void mappings_must_ascend_and_be_pages(void **state)
 		struct test_vma v[2];
 		int ret;
 	} cases[] = {
-		{ { { 0x1000, 0x3000, 0 }, { 0x3000, 0x4000, 0 } }, 0 },
-		{ { { 0x1000, 0x3000, 0 }, { -0x2000ull, -0x1000ull, 0 } }, 0 },
-		{ { { 0x1000, 0x3000, 0 }, { 0x2000, 0x4000, 0 } }, -EBADMSG },
-		{ { { 0x3000, 0x4000, 0 }, { 0x1000, 0x2000, 0 } }, -EBADMSG },
-		{ { { 0x1000, 0x1000, 0 }, { 0x3000, 0x4000, 0 } }, -EBADMSG },
-		{ { { 0x2000, 0x1000, 0 }, { 0x3000, 0x4000, 0 } }, -EBADMSG },
-		{ { { 0x1001, 0x2000, 0 }, { 0x3000, 0x4000, 0 } }, -EBADMSG },
-		{ { { 0x1000, 0x2fff, 0 }, { 0x3000, 0x4000, 0 } }, -EBADMSG },
+		{{{0x1000, 0x3000, 0}, {0x3000, 0x4000, 0}}, 0},
+		{{{0x1000, 0x3000, 0}, {-0x2000ull, -0x1000ull, 0}}, 0},
+		{{{0x1000, 0x3000, 0}, {0x2000, 0x4000, 0}}, -EBADMSG},
+		{{{0x3000, 0x4000, 0}, {0x1000, 0x2000, 0}}, -EBADMSG},
+		{{{0x1000, 0x1000, 0}, {0x3000, 0x4000, 0}}, -EBADMSG},
+		{{{0x2000, 0x1000, 0}, {0x3000, 0x4000, 0}}, -EBADMSG},
+		{{{0x1001, 0x2000, 0}, {0x3000, 0x4000, 0}}, -EBADMSG},
+		{{{0x1000, 0x2fff, 0}, {0x3000, 0x4000, 0}}, -EBADMSG},
 	};
 	struct scratch s = scratch_new();
 	struct image_dir dir = top(&s);
@@ -334,7 +338,7 @@ static void mappings_must_ascend_and_be_pages(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct image_mm mm = { 0 };
+		struct image_mm mm = {0};
 
 		write_mm(s.fd, PID, cases[i].v, 2);
 		assert_int_equal(image_mm_open(&mm, &dir, PID, &e), cases[i].ret);

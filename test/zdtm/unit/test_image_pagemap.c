@@ -2,8 +2,6 @@
 /* Pagemaps: both ways to count, flags old and new, and everything that is no sound entry. */
 #include "test_image_write.h"
 
-#define HERE (PAGEMAP_LAZY | PAGEMAP_PRESENT)
-
 struct fields {
 	int compat, parent, flags; /* -1: left out */
 	int64_t count;
@@ -28,7 +26,7 @@ static void add_fields(FILE *f, uint64_t vaddr, struct fields n)
 /* Reads @n entries, and says how the next one goes. */
 static int read_after(struct scratch *s, unsigned n, struct pagemap_entry *entry, struct error *e)
 {
-	struct image_dir dir = { .fd = s->fd, .version = 2 };
+	struct image_dir dir = {.fd = s->fd, .version = 2};
 	struct pagemap p;
 	int ret;
 
@@ -49,18 +47,18 @@ static void both_counts_and_all_flags_are_understood(void **state)
 		uint32_t flags;
 		bool long_count;
 	} cases[] = {
-		{ { 3, -1, 4, -1 }, 3, PAGEMAP_PRESENT, false },
-		{ { 3, -1, 6, -1 }, 3, HERE, false },
-		{ { 0, -1, 6, 5 }, 5, HERE, true },
-		{ { 3, -1, 6, 5 }, 5, HERE, true },
-		{ { -1, -1, 6, 0x100000001 }, 0x100000001, HERE, true },
-		{ { 3, -1, 2, -1 }, 3, PAGEMAP_LAZY, false },
-		{ { 3, -1, -1, -1 }, 3, PAGEMAP_PRESENT, false },
-		{ { 3, 0, -1, -1 }, 3, PAGEMAP_PRESENT, false },
-		{ { 3, 1, -1, -1 }, 3, PAGEMAP_PARENT, false },
-		{ { 3, 1, 1, -1 }, 3, PAGEMAP_PARENT, false },
-		{ { 3, -1, 1, -1 }, 3, PAGEMAP_PARENT, false },
-		{ { 3, 1, 2, -1 }, 3, PAGEMAP_PARENT | PAGEMAP_LAZY, false },
+		{{3, -1, 4, -1}, 3, PAGEMAP_PRESENT, false},
+		{{3, -1, 6, -1}, 3, HERE, false},
+		{{0, -1, 6, 5}, 5, HERE, true},
+		{{3, -1, 6, 5}, 5, HERE, true},
+		{{-1, -1, 6, 0x100000001}, 0x100000001, HERE, true},
+		{{3, -1, 2, -1}, 3, PAGEMAP_LAZY, false},
+		{{3, -1, -1, -1}, 3, PAGEMAP_PRESENT, false},
+		{{3, 0, -1, -1}, 3, PAGEMAP_PRESENT, false},
+		{{3, 1, -1, -1}, 3, PAGEMAP_PARENT, false},
+		{{3, 1, 1, -1}, 3, PAGEMAP_PARENT, false},
+		{{3, -1, 1, -1}, 3, PAGEMAP_PARENT, false},
+		{{3, 1, 2, -1}, 3, PAGEMAP_PARENT | PAGEMAP_LAZY, false},
 	};
 
 	(void)state;
@@ -90,21 +88,21 @@ static void unsound_entries_are_refused_by_number(void **state)
 		const char *says;
 		int ret;
 	} cases[] = {
-		{ 0x9000, { 0, -1, 6, -1 }, "of no pages", -EBADMSG },
-		{ 0x9000, { 3, -1, 6, 0 }, "of no pages", -EBADMSG },
-		{ 0x9000, { -1, -1, 6, -1 }, "of no pages", -EBADMSG },
-		{ 0x9001, { 1, -1, 6, -1 }, "not the address of a page", -EBADMSG },
-		{ 0x9000, { 1, -1, 5, -1 }, "both here and in the parent", -EBADMSG },
-		{ 0x9000, { 1, 1, 6, -1 }, "both here and in the parent", -EBADMSG },
-		{ 0x9000, { 1, -1, 0, -1 }, "neither here nor elsewhere", -EBADMSG },
-		{ 0x9000, { 1, -1, 8 | 6, -1 }, "flags 0xe of a later version", -EOPNOTSUPP },
-		{ 0x8000, { 1, -1, 6, -1 }, "below the end of the entry before", -EBADMSG },
-		{ 0x1000, { 1, -1, 6, -1 }, "below the end of the entry before", -EBADMSG },
-		{ -0x1000ull, { 1, -1, 6, -1 }, "past the end of memory", -EBADMSG },
-		{ -0x2000ull, { 2, -1, 6, -1 }, "past the end of memory", -EBADMSG },
-		{ 0x9000, { 0, -1, 6, INT64_MAX }, "past the end of memory", -EBADMSG },
-		{ -0x2000ull, { 1, -1, 6, -1 }, NULL, 1 },
-		{ 0x9000, { 1, -1, 6, -1 }, NULL, 1 },
+		{0x9000, {0, -1, 6, -1}, "of no pages", -EBADMSG},
+		{0x9000, {3, -1, 6, 0}, "of no pages", -EBADMSG},
+		{0x9000, {-1, -1, 6, -1}, "of no pages", -EBADMSG},
+		{0x9001, {1, -1, 6, -1}, "not the address of a page", -EBADMSG},
+		{0x9000, {1, -1, 5, -1}, "both here and in the parent", -EBADMSG},
+		{0x9000, {1, 1, 6, -1}, "both here and in the parent", -EBADMSG},
+		{0x9000, {1, -1, 0, -1}, "neither here nor elsewhere", -EBADMSG},
+		{0x9000, {1, -1, 8 | 6, -1}, "flags 0xe of a later version", -EOPNOTSUPP},
+		{0x8000, {1, -1, 6, -1}, "below the end of the entry before", -EBADMSG},
+		{0x1000, {1, -1, 6, -1}, "below the end of the entry before", -EBADMSG},
+		{-0x1000ull, {1, -1, 6, -1}, "past the end of memory", -EBADMSG},
+		{-0x2000ull, {2, -1, 6, -1}, "past the end of memory", -EBADMSG},
+		{0x9000, {0, -1, 6, INT64_MAX}, "past the end of memory", -EBADMSG},
+		{-0x2000ull, {1, -1, 6, -1}, NULL, 1},
+		{0x9000, {1, -1, 6, -1}, NULL, 1},
 	};
 
 	(void)state;
@@ -135,7 +133,7 @@ static void fields_of_later_versions_are_refused(void **state)
 	struct error e;
 
 	(void)state;
-	image_bytes(f, (const uint8_t[]){ 1 << 3, 0x80, 0x20, 4 << 3, 6, 5 << 3, 1, 6 << 3, 9 }, 9);
+	image_bytes(f, (const uint8_t[]){1 << 3, 0x80, 0x20, 4 << 3, 6, 5 << 3, 1, 6 << 3, 9}, 9);
 	image_end(f);
 	assert_int_equal(read_after(&s, 0, &n, &e), -EOPNOTSUPP);
 	assert_text(e, "pagemap-12.img: entry 1: has field 6, of a later version");
@@ -145,7 +143,7 @@ static void fields_of_later_versions_are_refused(void **state)
 static void a_pagemap_has_a_head(void **state)
 {
 	struct scratch s = scratch_new();
-	struct image_dir dir = { .fd = s.fd, .version = 2 };
+	struct image_dir dir = {.fd = s.fd, .version = 2};
 	struct pagemap p;
 	struct error e;
 	FILE *f;
@@ -167,7 +165,7 @@ static void a_pagemap_has_a_head(void **state)
 static void files_of_pages_hold_whole_pages(void **state)
 {
 	struct scratch s = scratch_new();
-	struct image_dir dir = { .fd = s.fd, .depth = 2, .version = 2 };
+	struct image_dir dir = {.fd = s.fd, .depth = 2, .version = 2};
 	uint64_t npages;
 	struct error e;
 	int fd = -1;

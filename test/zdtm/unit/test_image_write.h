@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoint.h"
 #include "compiler.h"
 #include "image_pagemap.h"
 #include "images/core.pb-c.h"
@@ -23,19 +24,19 @@
 #include "images/pagemap.pb-c.h"
 #include "images/pstree.pb-c.h"
 
-#define MAGIC_COMMON    0x54564319u
+#define MAGIC_COMMON	0x54564319u
 #define MAGIC_INVENTORY 0x58313116u
-#define MAGIC_PSTREE    0x50273030u
-#define MAGIC_CORE      0x55053847u
-#define MAGIC_MM        0x57492820u
-#define MAGIC_PAGEMAP   0x56084025u
+#define MAGIC_PSTREE	0x50273030u
+#define MAGIC_CORE	0x55053847u
+#define MAGIC_MM	0x57492820u
+#define MAGIC_PAGEMAP	0x56084025u
 
 #define PID 12
 
-#define assert_text(e, part)                                                                    \
-	do {                                                                                    \
-		if (!strstr((e).text, part))                                                    \
-			fail_msg("\"%s\" does not say \"%s\"", (e).text, part);                 \
+#define assert_text(e, part) \
+	do { \
+		if (!strstr((e).text, part)) \
+			fail_msg("\"%s\" does not say \"%s\"", (e).text, part); \
 	} while (0)
 
 struct scratch {
@@ -45,7 +46,7 @@ struct scratch {
 
 static inline struct scratch scratch_new(void)
 {
-	struct scratch s = { .path = "/tmp/test-image-XXXXXX" };
+	struct scratch s = {.path = "/tmp/test-image-XXXXXX"};
 
 	assert_non_null(mkdtemp(s.path));
 	s.fd = open(s.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -231,6 +232,23 @@ static inline void write_task(int dirfd, const struct test_vma *v, size_t n)
 	write_pstree(dirfd, &pid, 1);
 	write_core(dirfd, PID, 1, 1);
 	write_mm(dirfd, PID, v, n);
+}
+
+/* For pagemaps: flags, and addresses of pages in one_vma. */
+#define HERE	 (PAGEMAP_LAZY | PAGEMAP_PRESENT)
+#define UP	 (PAGEMAP_LAZY | PAGEMAP_PARENT)
+#define BASE	 UINT64_C(0x100000000)
+#define AT(page) (BASE + ((uint64_t)(page) << PAGE_SHIFT))
+
+static const struct test_vma one_vma = {BASE, BASE + (UINT64_C(4) << 30), ANON};
+
+/* Loads what is in @s, which messages call "dir". */
+static inline int load_scratch(struct checkpoint **c, const struct scratch *s, bool remote,
+			       struct error *e)
+{
+	*c = NULL;
+	memset(e, 0, sizeof(*e));
+	return checkpoint_load(c, s->fd, "dir", remote, e);
 }
 
 /* Directory of the golden images; the tests run in the top directory of the tree. */
