@@ -7,7 +7,7 @@ their own (racing).
 
 import pytest
 
-from harness import paths
+from harness import images, memory, paths
 
 
 def test_brk_heap_comes_back_and_grows(case, held):
@@ -70,3 +70,18 @@ def test_images_of_the_older_criu(case, held, version, monkeypatch):
     old = paths.real_criu(version)
     monkeypatch.setattr(paths, "real_criu", lambda version=None: old)
     case("content_heap").run(held=held)
+
+
+def test_page_map_of_a_million_ranges(case):
+    """Real CRIU restores from a page map that was made by hand; most of the pages are zeros."""
+    area, ranges, step = 0x300000000000, 1000000, 1021
+    c = case("content_million_ranges")
+    c.start()
+    c.dump()
+    images.insert_pages(
+        c.images, c.process.pid, ((area + 2 * i * 4096, 1) for i in range(ranges)),
+        ((area + 2 * i * 4096, memory.page(c.seed, area // 4096 + 2 * i))
+         for i in range(0, ranges, step)))
+    c.serve(held=True)
+    c.restore()
+    c.finish(timeout=120)

@@ -89,10 +89,9 @@ class Case:
 
     def restore(self, *extra, pidns=False, check=True, timeout=60):
         """criu restore --lazy-pages -d; its exit status, which must be 0 when check is set."""
-        (self.home / "go").write_bytes(b"h" if self.held else b"r")
+        command = self.restore_command(*extra)
         pidfile = self.work / "restored.pid"
-        pidfile.unlink(missing_ok=True)
-        command = self._command("restore", "--lazy-pages", "-d", "--pidfile", pidfile, *extra)
+        self.root = self.status = None
         if pidns:
             code = self._restore_in_pidns(command, pidfile, timeout)
         else:
@@ -102,6 +101,13 @@ class Case:
         if check and code:
             raise AssertionError(f"criu restore: exit status {code}")
         return code
+
+    def restore_command(self, *extra):
+        """What restore() runs, for those who want to run it otherwise; the program may go on."""
+        (self.home / "go").write_bytes(b"h" if self.held else b"r")
+        pidfile = self.work / "restored.pid"
+        pidfile.unlink(missing_ok=True)
+        return self._command("restore", "--lazy-pages", "-d", "--pidfile", pidfile, *extra)
 
     def finish(self, timeout=60, complaints=()):
         """The program's result, its exit, the manager's exit; the logs have no complaint.
@@ -171,6 +177,13 @@ class Case:
     def continue_manager(self):
         for pid in self.manager_pids():
             processes.kill(pid, signal.SIGCONT)
+
+    def kill_manager(self):
+        """SIGKILL for all of it at once; stopped first, so that nobody can take another's place."""
+        self.stop_manager()
+        for pid in self.manager_pids():
+            processes.kill(pid)
+        self.manager.wait(timeout=10)
 
     # Help for those who look into a failure
 
