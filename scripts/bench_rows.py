@@ -184,3 +184,9 @@ def table(all_runs):
     """Every row that has runs, in the order of the evaluation."""
     return [row for name, rows in EVALUATE.items() if name in all_runs
             for row in rows(all_runs[name], all_runs)]
+
+
+def others(all_runs):
+    """How quiet the machine was: what runs found before they began."""
+    return str(Values([100 * r["others"] for sides in all_runs.values() for runs in sides.values()
+                   for r in runs if "others" in r], "%"))

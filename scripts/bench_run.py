@@ -26,6 +26,7 @@ RESTORE_FINISHED = 0x52535446
 PAGE = 4096
 PATIENCE = 120     # seconds for what is not measured
 MEMORY_PAUSE = 0.2
+QUIET = 0.1        # of the machine's CPU time used by others
 
 
 class Failure(Exception):
@@ -90,6 +91,26 @@ def wait_until(condition, seconds, what, gone=lambda: False):
         if time.monotonic() > end:
             raise Failure(f"waited until {what}: not within {seconds} s")
         time.sleep(0.01)
+
+
+def busy_share(seconds=0.25):
+    """What others use of the machine, from 0 to 1, while we sleep."""
+    def jiffies():
+        with open("/proc/stat", encoding="ascii") as f:
+            words = [int(word) for word in f.readline().split()[1:9]]
+        return sum(words), words[3] + words[4]
+    total, idle = jiffies()
+    time.sleep(seconds)
+    total_after, idle_after = jiffies()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
+
+
+def settle(seconds):
+    """Waits for a quiet moment, up to that long. Returns how busy the machine still is."""
+    end = time.monotonic() + seconds
+    while (share := busy_share()) > QUIET and time.monotonic() < end:
+        pass
+    return share
 
 
 class Relay(threading.Thread):
@@ -176,8 +197,8 @@ def own_memory(pids):
 class Run:
     """What one run needs, and what it leaves behind: nothing."""
 
-    def __init__(self, workload, command, cap):
-        self.w, self.command, self.cap = workload, command, cap
+    def __init__(self, workload, command, cap, patience=0):
+        self.w, self.command, self.cap, self.patience = workload, command, cap, patience
         self.work = workload.dir / "work"        # criu restore
         self.managed = workload.dir / "managed"  # the manager
         self.manager = self.init = self.watch = self.load = self.relay = None
@@ -193,6 +214,7 @@ class Run:
         for name in ("go", "drained", "result", "lazy", "resident"):
             (w.home / name).unlink(missing_ok=True)
         w.warm()
+        self.result["others"] = settle(self.patience)
         try:
             self.start_load()
             self.start_manager()
