@@ -336,9 +336,6 @@ void arena_recount_end(struct arena *a)
 	uint32_t top = a->top;
 	uint32_t page = 0;
 
-	/* A holder may have died between the two stores of raise_top(). */
-	if (a->fresh < top)
-		a->fresh = top;
 	lists_empty(a);
 	a->used = 0;
 	while (page < top) {

@@ -68,14 +68,14 @@ static uint64_t word_mask(uint64_t w, uint64_t lo, uint64_t hi)
 	return mask;
 }
 
-/* First bit in [lo, hi) that is set after the xor with @flip, else @hi. lo < hi. */
+/* First bit from @lo on that is set after the xor with @flip; not below @hi when there is none. */
 static uint64_t scan(const uint64_t *bits, uint64_t lo, uint64_t hi, uint64_t flip)
 {
 	uint64_t word = (load(&bits[lo / 64]) ^ flip) & ~UINT64_C(0) << lo % 64;
 
 	for (uint64_t w = lo / 64;;) {
 		if (word)
-			return MIN(hi, w * 64 + (uint64_t)__builtin_ctzll(word));
+			return w * 64 + (uint64_t)__builtin_ctzll(word);
 		if (++w * 64 >= hi)
 			return hi;
 		word = load(&bits[w]) ^ flip;

@@ -11,7 +11,7 @@
 
 static void add(struct extents *x, uint64_t vaddr, uint64_t npages, uint64_t where)
 {
-	struct error e = { 0 };
+	struct error e = {0};
 
 	if (extents_add(x, vaddr, npages, where, &e))
 		fail_msg("%s", e.text);
@@ -156,8 +156,9 @@ static void lookups_agree_with_a_walk_over_all_pages(void **state)
 				fail_msg("seed %lu: index of %#lx", seed, at);
 			if (lazy != (i < x.n && x.v[i].vaddr <= at))
 				fail_msg("seed %lu: extent at %#lx", seed, at);
-			if (lazy && (extents_of_index(&x, index) != i ||
-				     extents_where(&x, index) != x.v[i].where + index - x.v[i].first))
+			if (lazy &&
+			    (extents_of_index(&x, index) != i ||
+			     extents_where(&x, index) != x.v[i].where + index - x.v[i].first))
 				fail_msg("seed %lu: page %lu", seed, index);
 			index += lazy;
 		}

@@ -449,6 +449,33 @@ static void gather_from_the_bottom_skips_what_is_placed(void **state)
 	end(&t);
 }
 
+/* Many mappings, nothing left but in the last one: the others are stepped over, not searched. */
+static void gather_passes_over_finished_mappings_quickly(void **state)
+{
+	uint64_t n = 60000, start, cost;
+	struct run run;
+	struct task t;
+
+	(void)state;
+	begin(&t);
+	for (uint64_t i = 0; i < n; i++)
+		lazy(&t, (1 + 2 * i) * MIB, PAGE_SIZE, WHERE(0, i));
+	ready(&t);
+	for (uint64_t i = 0; i < n; i++)
+		assert_int_equal(space_add(t.s, (1 + 2 * i) * MIB, (2 + 2 * i) * MIB), 0);
+	/* The last but one is moved to the bottom, so that images do not ascend all the way. */
+	assert_int_equal(space_remap(t.s, (2 * n - 3) * MIB, 0, MIB), 0);
+	place(&t, 0, n - 1);
+	start = cpu_ns();
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(space_gather(t.s, 0, 16, 16, &run, 1), 1);
+	cost = (cpu_ns() - start) / 20;
+	assert_int_equal(run.addr, (2 * n - 1) * MIB);
+	print_message("%lu ns\n", cost);
+	assert_in_range(cost, 1, 1000000 * SLOWNESS); /* a search for each: 10 ms and more */
+	end(&t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -469,6 +496,7 @@ int main(void)
 		cmocka_unit_test(million_one_page_extents_lookup_is_fast),
 		cmocka_unit_test(twice_the_ranges_take_twice_the_time_to_drain),
 		cmocka_unit_test(gather_from_the_bottom_skips_what_is_placed),
+		cmocka_unit_test(gather_passes_over_finished_mappings_quickly),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
