@@ -17,6 +17,7 @@
 
 #include "compiler.h"
 #include "fault.h"
+#include "kin.h"
 #include "owner.h"
 #include "wipe.h"
 #include "worker.h"
@@ -28,73 +29,90 @@ static void wait_for_memory(const struct task *t, const char *what)
 	nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
-static bool child_is_known(const struct task *t, uint64_t serial)
+/* The record of a child that the worker before us made and may not have got further with. */
+static struct task_record *child_known(const struct task *t, uint64_t serial, int *slot)
 {
 	const struct journal *j = t->worker->journal;
 
 	for (uint32_t i = 0; i < j->nslots; i++) {
-		const struct task_record *r = __atomic_load_n(&j->slot[i], __ATOMIC_ACQUIRE);
+		struct task_record *r = __atomic_load_n(&j->slot[i], __ATOMIC_ACQUIRE);
 
-		if (r && r->parent == t->rec->unique && r->born == serial)
-			return true;
-	}
-	return false;
-}
-
-static int child_make(struct task *t, int uffd, uint64_t serial)
-{
-	struct worker *w = t->worker;
-	struct journal *j = w->journal;
-	struct task_record *r = NULL;
-	struct space *space = NULL;
-	const struct region *v;
-	struct owed *owed;
-	int slot = -ENOMEM;
-	size_t n;
-
-	owed = owed_fork(j->arena, t->rec->owed);
-	if (owed)
-		space = space_fork(t->space, owed);
-	if (space) {
-		slot = wipe_on_fork(t, space);
-		if (!slot) {
-			n = space_regions(space, &v);
-			r = journal_record_new(j, owed, v, n);
-			slot = -ENOMEM;
+		if (r && r->parent == t->rec->unique && r->born == serial) {
+			*slot = (int)i;
+			return r;
 		}
 	}
-	if (r) {
-		owed = NULL;
-		r->uffd = uffd;
-		r->pid = t->rec->pid;
-		r->image = t->rec->image;
-		r->parent = t->rec->unique;
-		r->born = serial;
-		slot = task_register(w, r);
-		if (slot < 0)
-			journal_record_free(j, r);
+	return NULL;
+}
+
+/* The child owes what the parent owes at this moment, and has its regions. NULL without memory. */
+static struct task_record *child_make(struct task *t, int uffd, uint64_t serial, int *slot)
+{
+	struct worker *w = t->worker;
+	const struct region *v;
+	size_t n = space_regions(t->space, &v);
+	struct owed *owed = owed_fork(w->journal->arena, t->rec->owed);
+	struct task_record *r = owed ? journal_record_new(w->journal, owed, v, n) : NULL;
+
+	if (!r) {
+		if (owed)
+			owed_free(w->journal->arena, owed);
+		return NULL;
 	}
-	space_free(space);
-	if (owed)
-		owed_free(j->arena, owed);
-	return slot;
+	r->uffd = uffd;
+	r->pid = t->rec->pid;
+	r->image = t->rec->image;
+	r->parent = t->rec->unique;
+	r->parent_pid = t->rec->real_pid;
+	r->born = serial;
+	r->embryo = true;
+	*slot = task_register(w, r);
+	if (*slot >= 0)
+		return r;
+	journal_record_free(w->journal, r);
+	return NULL;
+}
+
+static int child_wipe(struct task *t, struct task_record *r)
+{
+	struct space *child = space_new(t->worker->journal->arena, &t->image->extents, r->owed);
+	const struct region *v;
+	size_t n = space_regions(t->space, &v);
+	int ret = child ? space_set_regions(child, v, n) : -ENOMEM;
+
+	if (!ret)
+		ret = wipe_on_fork(t, child);
+	space_free(child);
+	return ret;
 }
 
 /*
- * The child owes what the parent owes at this moment. Its record is committed first, then the
- * message is marked; a worker that finds it unmarked looks for the record. Only a marked
- * child is handed to an owner, so the record that is looked for is still as it was made.
+ * In steps that a dying worker may stop between: the child's record is committed, as an embryo,
+ * with what the parent owes; what is wiped on fork is forgiven; the child is no embryo any more;
+ * the message is marked. Who replays begins where the other has stopped. Finding the parent's pid
+ * may place pages of the parent, and so must come after the child has its copy of the owed bits.
  */
 static void apply_fork(struct task *t, struct uffd_msg *m, uint64_t serial, bool replay)
 {
+	struct task_record *r = NULL;
+	bool adopt = true;
 	int slot = -1;
 
-	if (!replay || !child_is_known(t, serial)) {
-		while ((slot = child_make(t, (int)m->arg.fork.ufd, serial)) < 0)
-			wait_for_memory(t, "take over a forked child");
+	if (replay)
+		r = child_known(t, serial, &slot);
+	while (!r && !(r = child_make(t, (int)m->arg.fork.ufd, serial, &slot)))
+		wait_for_memory(t, "take over a forked child");
+	if (r->embryo) {
+		if (owed_left(r->owed))
+			kin_find_pid(t);
+		while (child_wipe(t, r))
+			wait_for_memory(t, "see what a forked child inherits");
+		__atomic_store_n(&r->embryo, false, __ATOMIC_SEQ_CST);
+	} else {
+		adopt = false; /* has been, with all others, when this worker began */
 	}
 	__atomic_store_n(&m->event, JOURNAL_EVENT_DONE, __ATOMIC_SEQ_CST);
-	if (slot >= 0)
+	if (adopt)
 		worker_adopt(t->worker, slot);
 }
 
@@ -129,7 +147,8 @@ static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool repl
 		log_error(log, "%s: event 0x%x cannot be applied (%llx %llx %llx): %s",
 			  task_name(t).text, m->event, m->arg.remap.from, m->arg.remap.to,
 			  m->arg.remap.len, strerror(-ret));
-	t->owner->tally->forgiven += left - task_left(t);
+	if (m->event != JOURNAL_EVENT_DONE)
+		t->owner->tally->forgiven += left - task_left(t);
 	t->stuck_since_ns = 0;
 }
 

@@ -51,6 +51,8 @@ struct task_record {
 	int real_pid;	 /* as we see it; 0 when unknown (forked, or of another pid namespace) */
 	uint32_t image;	 /* which task of the checkpoint */
 	uint64_t parent; /* .unique of the parent for a forked child, else 0 */
+	int parent_pid;	 /* .real_pid of the parent as far as it was known, else 0 */
+	bool embryo;	 /* what is wiped on fork has not been forgiven yet: no owner */
 	uint64_t born;	 /* serial number of the parent's fork message */
 	uint64_t unique; /* never used twice */
 	struct owed *owed;

@@ -10,13 +10,18 @@
 #include <string.h>
 
 #include "compiler.h"
+#include "guard.h"
+#include "kin.h"
 #include "owner.h"
 #include "place.h"
 #include "worker.h"
 
-#define PAUSE_NS 1000000u    /* after a call that could not be done just now */
-#define RETRY_NS 1000000000u /* after a read error */
-#define STUCK_NS 1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
+#define PAUSE_NS    1000000u	/* after a call that could not be done just now */
+#define RETRY_NS    1000000000u /* after a read error */
+#define GUARD_NS    1000000u	/* how long a look for guards is believed */
+#define GUARD_PAGES 64		/* looked at together */
+#define CHILD_NS    50000000u	/* a child that lives so long is worth finding out its pid */
+#define STUCK_NS    1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
 
 bool bytes_are_zero(const void *p, size_t len)
 {
@@ -191,6 +196,34 @@ static uint64_t place_runs(struct mover *m, size_t n)
 	return end;
 }
 
+/*
+ * Looks for guards from @addr to @end, and somewhat further, to look less often. What is guarded
+ * has been discarded: it is forgiven, and true says that what was gathered is out of date.
+ */
+static bool guards_found(struct task *t, uint64_t addr, uint64_t end, uint64_t now)
+{
+	uint64_t from, to, left = task_left(t);
+
+	if (!t->guard_tried && (t->rec->real_pid || now - t->opened_ns > CHILD_NS)) {
+		t->guard_tried = true;
+		t->guard_fd = guard_open(kin_find_pid(t));
+		return t->guard_fd >= 0; /* finding the pid may have placed pages */
+	}
+	if (t->guard_fd < 0 ||
+	    (addr >= t->guard_from && end <= t->guard_to && now - t->guard_ns < GUARD_NS))
+		return false;
+	t->guard_from = addr;
+	t->guard_to = MAX(end, addr + GUARD_PAGES * PAGE_SIZE);
+	t->guard_ns = now;
+	if (!guard_scan(t->guard_fd, addr, t->guard_to, &from, &to))
+		return false;
+	t->guard_to = addr;
+	while (space_remove(t->space, from, to))
+		sched_yield();
+	t->owner->tally->forgiven += left - task_left(t);
+	return left != task_left(t);
+}
+
 bool sweep_slice(struct task *t, uint64_t now)
 {
 	struct owner *o = t->owner;
@@ -206,6 +239,9 @@ bool sweep_slice(struct task *t, uint64_t now)
 			t->not_before_ns = now + 20 * PAUSE_NS;
 		return false;
 	}
+	if (guards_found(t, o->runs[0].addr,
+			 o->runs[n - 1].addr + o->runs[n - 1].npages * PAGE_SIZE, now))
+		return true;
 	end = place_runs(&m, n);
 	if (m.settled)
 		t->noted = false;
@@ -219,6 +255,7 @@ uint64_t sweep_lent(struct task *t, struct owner *by, uint64_t addr, uint64_t en
 	struct mover m = {.t = t, .by = by, .lent = true, .cause = CAUSE_BACKGROUND};
 	size_t n = space_gather(t->space, addr, (end - addr) / PAGE_SIZE, SCHEDULE_MAX_PAGES,
 				by->runs, ARRAY_SIZE(by->runs));
+	uint64_t from, to;
 
 	/* What lies beyond is somebody else's piece. */
 	while (n && by->runs[n - 1].addr >= end)
@@ -227,6 +264,9 @@ uint64_t sweep_lent(struct task *t, struct owner *by, uint64_t addr, uint64_t en
 		return 0;
 	by->runs[n - 1].npages =
 		MIN(by->runs[n - 1].npages, (end - by->runs[n - 1].addr) / PAGE_SIZE);
+	/* The owner forgives what is guarded, in a sweep of its own. */
+	if (guard_scan(t->guard_fd, addr, end, &from, &to))
+		return 0;
 	place_runs(&m, n);
 	return m.settled;
 }

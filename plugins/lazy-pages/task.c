@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "collapse.h"
+#include "compiler.h"
 #include "events.h"
 #include "owner.h"
 #include "place.h"
@@ -39,6 +40,8 @@ struct task *task_open(struct worker *w, int slot)
 	if (!t)
 		return NULL;
 	t->worker = w;
+	t->guard_fd = -1;
+	t->opened_ns = now_ns();
 	t->rec = r;
 	t->slot = slot;
 	t->image = &w->checkpoint->tasks[r->image];
@@ -52,6 +55,7 @@ struct task *task_open(struct worker *w, int slot)
 
 void task_free(struct task *t)
 {
+	cleanup_close(&t->guard_fd);
 	space_free(t->space);
 	free(t->faults);
 	free(t);

@@ -43,7 +43,11 @@ struct task {
 	bool noted;		/* the last trouble has been logged */
 	uint64_t not_before_ns; /* no background before: layout changing, no memory, read error */
 	uint64_t lend_not_before_ns; /* no loan before: the last one brought nothing */
-	uint64_t stuck_since_ns;     /* nothing owed could be placed since; 0: not stuck */
+	int guard_fd;		     /* guard.h; -1: cannot be asked, or not opened yet */
+	bool guard_tried;
+	uint64_t guard_from, guard_to, guard_ns; /* seen without guards, and when */
+	uint64_t opened_ns;
+	uint64_t stuck_since_ns; /* nothing owed could be placed since; 0: not stuck */
 };
 
 /*

@@ -283,20 +283,25 @@ static void control_loop(struct controller *c)
 	}
 }
 
-/* Tasks that a worker before us had. */
+/*
+ * Tasks that a worker before us had. All are found before the first is given away: from then on
+ * owners make new records themselves. An embryo is given away by its parent's owner.
+ */
 static void adopt_all(struct worker *w)
 {
 	struct journal *j = w->journal;
-	uint32_t n = j->nslots, live = 0;
+	uint32_t n = j->nslots, live = 0, ready = 0;
 	int *slots = calloc(n + 1, sizeof(*slots));
 
 	if (!slots)
 		abort(); /* the keeper tries again */
-	for (uint32_t i = 0; i < n; i++)
-		if (j->slot[i])
-			slots[live++] = (int)i;
+	for (uint32_t i = 0; i < n; i++) {
+		live += j->slot[i] != NULL;
+		if (j->slot[i] && !j->slot[i]->embryo)
+			slots[ready++] = (int)i;
+	}
 	atomic_store(&w->live, live);
-	for (uint32_t i = 0; i < live; i++)
+	for (uint32_t i = 0; i < ready; i++)
 		worker_adopt(w, slots[i]);
 	free(slots);
 }

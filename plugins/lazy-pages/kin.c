@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Telling a forked child by its page table: see kin.h. */
+#include "kin.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "compiler.h"
+#include "owner.h"
+#include "place.h"
+#include "worker.h"
+
+#define TRIALS	       4
+#define PLACE_TRIES    1000
+#define CANDIDATES_MAX 32768
+#define PRESENT	       (UINT64_C(3) << 62) /* in memory, or in swap */
+
+struct candidates {
+	int *pid;
+	size_t n, room;
+};
+
+static void candidates_free(struct candidates *c)
+{
+	free(c->pid);
+}
+
+static void add(struct candidates *c, int pid)
+{
+	if (c->n == c->room && c->room < CANDIDATES_MAX) {
+		size_t room = c->room ? c->room * 2 : 64;
+		int *v = reallocarray(c->pid, room, sizeof(*v));
+
+		if (!v)
+			return;
+		c->pid = v;
+		c->room = room;
+	}
+	if (pid > 0 && c->n < c->room)
+		c->pid[c->n++] = pid;
+}
+
+static void add_children(struct candidates *c, int parent)
+{
+	struct dirent *d;
+	char path[64];
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", parent);
+	dir = opendir(path);
+	while (dir && (d = readdir(dir))) {
+		_cleanup_fclose_ FILE *f = NULL;
+		int pid;
+
+		if (d->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/children", parent, d->d_name);
+		f = fopen(path, "re");
+		while (f && fscanf(f, "%d", &pid) == 1)
+			add(c, pid);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+static void add_everybody(struct candidates *c)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *d;
+
+	while (dir && (d = readdir(dir)))
+		add(c, atoi(d->d_name));
+	if (dir)
+		closedir(dir);
+}
+
+/* Keeps those in whose page table the page at @addr is, or is not, @there. */
+static void filter(struct candidates *c, uint64_t addr, bool there)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		_cleanup_close_ int fd = -1;
+		uint64_t entry;
+		char path[32];
+
+		snprintf(path, sizeof(path), "/proc/%d/pagemap", c->pid[i]);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 &&
+		    pread(fd, &entry, sizeof(entry), (off_t)(addr / PAGE_SIZE * sizeof(entry))) ==
+			    (ssize_t)sizeof(entry) &&
+		    !!(entry & PRESENT) == there)
+			c->pid[kept++] = c->pid[i];
+	}
+	c->n = kept;
+}
+
+/* Places the page of @r, as the sweep would. */
+static bool place(struct task *t, const struct run *r)
+{
+	struct worker *w = t->worker;
+	const void *bytes;
+	struct placed p = {.outcome = PLACE_AGAIN};
+
+	if (source_fetch(w->source, r->where, 1, t->owner->scratch, &bytes))
+		return false;
+	/* The fork whose event has just been read may not have got to its end. */
+	for (int i = 0; i < PLACE_TRIES && p.outcome == PLACE_AGAIN; i++) {
+		if (i)
+			sched_yield();
+		p = place_copy(t->rec->uffd, r->addr, bytes, PAGE_SIZE);
+	}
+	if (p.outcome == PLACE_GONE)
+		t->gone = true;
+	if (p.outcome != PLACE_DONE)
+		return false;
+	t->owner->tally->placed[CAUSE_BACKGROUND]++;
+	while (owed_clear(w->journal->arena, t->rec->owed, r->index, r->index + 1) < 0)
+		sched_yield();
+	return true;
+}
+
+static int find_among(struct task *t, struct candidates *c)
+{
+	uint64_t from = 0;
+
+	for (int i = 0; i < TRIALS && c->n; i++) {
+		struct run r;
+
+		if (!space_gather(t->space, from, 1, 1, &r, 1))
+			return 0;
+		from = r.addr + PAGE_SIZE;
+		filter(c, r.addr, false);
+		if (!place(t, &r))
+			continue;
+		filter(c, r.addr, true);
+		if (c->n == 1)
+			return c->pid[0];
+	}
+	return 0;
+}
+
+int kin_find_pid(struct task *t)
+{
+	_cleanup_(candidates_free) struct candidates near = {0};
+	_cleanup_(candidates_free) struct candidates all = {0};
+	int pid = 0;
+
+	if (t->rec->real_pid)
+		return t->rec->real_pid;
+	if (t->rec->parent_pid) {
+		add_children(&near, t->rec->parent_pid);
+		pid = find_among(t, &near);
+	}
+	/* Its parent is not known or has died. */
+	if (!pid && !t->gone) {
+		add_everybody(&all);
+		pid = find_among(t, &all);
+	}
+	t->rec->real_pid = pid;
+	log_debug(t->worker->log, "%s: is process %d", task_name(t).text, pid);
+	return pid;
+}
