@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A checkpoint as the manager needs it: the tasks of the tree, their mappings, and for each task the
- * extents of its lazy pages with the file that holds the bytes, parents resolved. Loaded whole
+ * A checkpoint as the manager needs it: the tasks of the tree, their mappings, and for each task
+ * the extents of its lazy pages with the file that holds the bytes, parents resolved. Loaded whole
  * before the hand-off socket listens, so that anything damaged is refused before a restore can
  * begin; immutable afterwards and shared by keeper and workers.
  */

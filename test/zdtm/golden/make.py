@@ -6,8 +6,8 @@
   v42-lazy  4.2: "dump --lazy-pages", so that the pages' bytes are not there
   v41       4.1: the root alone, with the older count of pages
 
-Only the images that the manager reads are kept. Chains of pre-dumps are not among them, because they
-need a kernel with soft-dirty bits.
+Only the images that the manager reads are kept. Chains of pre-dumps are not among them, because
+they need a kernel with soft-dirty bits.
 """
 import ctypes
 import os
@@ -108,8 +108,9 @@ def main():
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
     with tempfile.TemporaryDirectory() as made:
         program = f"{made}/tree"
-        subprocess.run(["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie",
-                        "-fno-stack-protector", "-o", program, HERE + "/tree.c"], check=True)
+        subprocess.run(["gcc", "-Os", "-static", "-nostdlib", "-ffreestanding", "-fno-pie",
+                        "-no-pie", "-fno-stack-protector", "-o", program, HERE + "/tree.c"],
+                       check=True)
         make(made, program, real_criu(), real_criu("4.1"))
         for name in ("v42-tree", "v42-lazy", "v41"):
             keep(made, name)
