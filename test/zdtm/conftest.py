@@ -61,7 +61,7 @@ def case(request, seed, nothing_left):
     yield make
     for c in cases:
         if getattr(request.node, "failed", False):
-            for big in c.images.glob("pages-*.img"):
+            for big in (c.dir / "images").glob("pages-*.img"):
                 big.unlink()
         else:
             shutil.rmtree(c.dir, ignore_errors=True)
