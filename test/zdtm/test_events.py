@@ -29,9 +29,21 @@ def test_fork(case, held, act):
     case("event_fork", act).run(held=held)
 
 
-@pytest.mark.parametrize("act", acts("event_end", "became", "became_child", "waits"))
+@pytest.mark.parametrize("act", acts("event_end", "became", "became_child", "waits",
+                                        "parent_exits"))
 def test_end_in_mid_transfer(case, held, act):
     case("event_end", act).run(held=held)
+
+
+def test_parent_exits_and_the_child_goes_on(case, held):
+    c = case("event_end", "parent_exits")
+    c.start()
+    c.dump()
+    c.serve(held=held)
+    c.restore()
+    c.wait_exit()
+    processes.wait_for(c.result, 60, "the child's result")
+    c.finish()
 
 
 def test_whole_task_killed_in_mid_transfer(case, held):
@@ -73,7 +85,7 @@ def test_torture(case, held, threads):
     c = case("event_torture", "mix", threads, TORTURE_MS)
     c.start()
     c.dump()
-    c.serve(held=held, env={"LAZY_PAGES_TEST_BACKGROUND_DELAY_MS": TORTURE_MS - 500}
+    c.serve(held=held, env={"LAZY_PAGES_TEST_BACKGROUND_DELAY_MS": str(TORTURE_MS - 500)}
             if held else None)
     c.restore()
     c.finish()

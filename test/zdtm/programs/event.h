@@ -86,6 +86,8 @@ EV void ev_check(struct arena *a, uint32_t s, uint32_t n)
 		uint64_t word;
 		int sig = ev_probe(ev_at(a, s), &word);
 
+		if (!sig && ev_guard_soft && (p->flags & S_GUARD) && (p->flags & S_SOFT))
+			p->flags &= (uint16_t)~S_GUARD;
 		if (!(p->flags & S_MAPPED) || (p->flags & S_GUARD) || !(p->prot & PROT_READ)) {
 			if (sig != SIGSEGV)
 				ev_fail(a, "%p (slot %u): expected SIGSEGV (flags %#x), got %s",
@@ -212,22 +214,22 @@ EV int ev_advise(struct arena *a, uint32_t s, uint32_t n, int advice)
 			f = (f & ~(S_LOOSE | S_FREED)) | S_PAID;
 			break;
 		case MADV_FREE:
-			if (p->tag && !(f & S_GUARD))
+			if (p->tag && (!(f & S_GUARD) || (f & S_SOFT)))
 				f |= S_LOOSE | S_FREED;
 			else
 				p->tag = 0, f &= ~(S_LOOSE | S_FREED);
 			f |= S_PAID;
 			break;
 		case MADV_GUARD_INSTALL:
-			/* No event tells of it: what was still owed may come after a GUARD_REMOVE. */
+			/* What is still owed may come after a GUARD_REMOVE. */
 			if (f & S_PAID)
 				p->tag = 0, f &= ~(S_LOOSE | S_FREED);
 			else
-				f |= S_LOOSE;
+				f |= S_LOOSE | S_SOFT;
 			f |= S_GUARD;
 			break;
 		case MADV_GUARD_REMOVE:
-			f &= ~S_GUARD;
+			f &= ~(S_GUARD | S_SOFT);
 			break;
 		case MADV_WIPEONFORK:
 			f |= S_WIPE;

@@ -133,6 +133,7 @@ static void run_while_read(void)
 
 static void guard(struct arena *a, uint32_t s, uint32_t n)
 {
+	ev_guard_soft = !test_held();
 	if (ev_advise(a, s, n, MADV_GUARD_INSTALL))
 		test_skip("MADV_GUARD_INSTALL: this kernel has none (Linux 6.13)");
 }

@@ -195,16 +195,26 @@ static void setup_dontfork(void)
 	ev_advise(arena[0], 3000, 100, MADV_DONTFORK);
 }
 
+/* The place is free in the child, and what comes there is new. */
 static void dontfork_child(void *unused)
 {
 	struct arena *a = arena[0];
 
 	(void)unused;
-	ev_check_all();
-	/* The place is free in the child. */
 	ev_map(a, 600, 100, RW);
+	must(!ev_remap(a, 400, 112, 400, 162, 0));
+	ev_remap(a, 1030, 20, 2100, 60, MOVE);
+	ev_move(a, 1100, 20, 2200);
 	ev_check_all();
 	child_wait(ev_fork(NULL, ev_child_checks, NULL));
+}
+
+/* Nothing is touched until the background has come by, which finds holes. */
+static void dontfork_child_waits(void *unused)
+{
+	(void)unused;
+	test_wait_finished();
+	ev_check_all();
 }
 
 static void run_dontfork(void)
@@ -217,6 +227,33 @@ static void run_dontfork(void)
 	pid = ev_fork(NULL, dontfork_child, NULL);
 	ev_check(a, 500, 100);
 	child_wait(pid);
+	child_wait(ev_fork(NULL, ev_child_checks, NULL));
+}
+
+static void run_dontfork_waits(void)
+{
+	child_wait(ev_fork(NULL, dontfork_child_waits, NULL));
+}
+
+/* A child that touches nothing gets everything as well. */
+static void child_waits(void *unused)
+{
+	(void)unused;
+	test_wait_finished();
+	if (pages_missing(ev_at(arena[0], 0), arena[0]->n * PAGE))
+		ev_fail(arena[0], "finished, but %zu pages are missing",
+			pages_missing(ev_at(arena[0], 0), arena[0]->n * PAGE));
+	ev_check_all();
+}
+
+static void run_children_wait(void)
+{
+	pid_t pid[4];
+
+	for (int i = 0; i < 4; i++)
+		pid[i] = ev_fork(NULL, child_waits, NULL);
+	for (int i = 0; i < 4; i++)
+		child_wait(pid[i]);
 }
 
 /* ---- memory that a child must find empty ---- */
@@ -292,17 +329,38 @@ static void run_wipe_moved(void)
 	child_wait(ev_fork(NULL, wipe_child, NULL));
 }
 
+/* The advice comes in the child, which owes all of it. */
+static void advises_in_child(void *unused)
+{
+	struct arena *a = arena[0];
+
+	(void)unused;
+	ev_advise(a, 1000, 500, MADV_WIPEONFORK);
+	child_wait(ev_fork(NULL, ev_child_checks, NULL));
+	ev_advise(a, 1200, 500, MADV_KEEPONFORK);
+	child_wait(ev_fork(NULL, ev_child_checks, NULL));
+	ev_check_all();
+}
+
+static void run_wipe_in_child(void)
+{
+	child_wait(ev_fork(NULL, advises_in_child, NULL));
+}
+
 static const struct act acts[] = {
 	{ "fork", setup_one, run_fork },
 	{ "deep", setup_one, run_deep },
 	{ "storm", setup_four, run_storm },
 	{ "vfork", setup_one, run_vfork },
 	{ "pending", setup_one, run_pending },
+	{ "children_wait", setup_one, run_children_wait },
 	{ "dontfork", setup_dontfork, run_dontfork },
+	{ "dontfork_waits", setup_dontfork, run_dontfork_waits },
 	{ "wipe_before", setup_wipe, run_wipe_before },
 	{ "wipe_after", setup_one, run_wipe_after },
 	{ "wipe_revoked", setup_wipe, run_wipe_revoked },
 	{ "wipe_moved", setup_wipe, run_wipe_moved },
+	{ "wipe_in_child", setup_one, run_wipe_in_child },
 };
 
 EV_MAIN(acts)

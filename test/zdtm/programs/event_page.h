@@ -32,6 +32,7 @@ enum {
 	S_WIPE = 16,
 	S_NOFORK = 32,
 	S_LOCKED = 64,
+	S_SOFT = 256,  /* was owed when the guard came: the guard may be gone, see ev_guard_soft */
 	S_FREED = 128, /* loose for as long as it is not written: the kernel frees it when it likes */
 };
 
@@ -53,6 +54,13 @@ struct arena {
 
 #define ARENAS_MAX 8
 static struct arena *arena[ARENAS_MAX];
+
+/*
+ * No event tells of a guard, and UFFDIO_COPY takes one away (seen on Linux 6.18): a guard over a page
+ * that is owed holds if the manager looks before it copies, but not when it has just looked. With this
+ * set, the page's own contents are right in place of the signal.
+ */
+static bool ev_guard_soft;
 
 /* ---- failing ---- */
 

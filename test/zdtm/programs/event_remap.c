@@ -221,8 +221,12 @@ static void run_waiting(void)
 	pthread_t t[3];
 
 	start_readers(reads_the_lower_half, t, 3);
-	for (uint32_t i = 0; i < 150; i++) {
-		uint32_t s = i * 13;
+	for (uint32_t i = 0; i < 155; i++) {
+		/*
+		 * A piece that was without contents when it went is a mapping of its own when it
+		 * comes back (the kernel renumbers it), so pieces must not overlap.
+		 */
+		uint32_t s = i * 37 % 31 * 64;
 
 		ev_move(a, s, 64, HALF + s);
 		if (i % 3 == 0)

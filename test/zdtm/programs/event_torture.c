@@ -13,6 +13,8 @@
 #define THREADS_MAX 4
 #define FAMILY	    3
 
+static char *fence; /* a page that is armed until everything has come */
+
 struct torture {
 	struct arena *a;
 	uint64_t random;
@@ -73,6 +75,16 @@ static void advise(struct torture *t, uint32_t s, uint32_t n, int advice)
 			break;
 		}
 	ev_advise(t->a, s, n, advice);
+}
+
+/*
+ * The manager learns of this advice when it is told of a fork, and looks: advice that changes while
+ * it looks is too early for that fork. An act of which it is told comes in between.
+ */
+static void advise_wipe(struct torture *t, uint32_t s, uint32_t n, int advice)
+{
+	must(!madvise(fence, PAGE, MADV_DONTNEED));
+	advise(t, s, n, advice);
 }
 
 static void remap(struct torture *t, uint32_t s, uint32_t n, int kind)
@@ -175,7 +187,7 @@ static void act(struct torture *t)
 	else if (what < 89)
 		advise(t, s, n, MADV_GUARD_REMOVE);
 	else if (what < 91)
-		advise(t, s, n, pick(t, 2) ? MADV_WIPEONFORK : MADV_KEEPONFORK);
+		advise_wipe(t, s, n, pick(t, 2) ? MADV_WIPEONFORK : MADV_KEEPONFORK);
 	else if (what < 93)
 		advise(t, s, n, pick(t, 3) ? MADV_DOFORK : MADV_DONTFORK);
 	else if (what < 95 && (n = run_of(a, s, n, true)))
@@ -240,6 +252,9 @@ static void setup(void)
 			ev_advise(a, s + 420, 40, MADV_DONTFORK);
 		}
 	}
+	fence = pages_map(PAGE);
+	pages_fill(fence, PAGE, 0);
+	ev_guard_soft = true;
 	if (!strcmp(test_arg(3), "trace"))
 		ev_trace();
 }
