@@ -148,11 +148,11 @@ demo bench: setup
 	@scripts/$@
 
 lint:
-	clang-format --dry-run -Werror $(C_FILES)
+	@clang-format --dry-run -Werror $(C_FILES)
 	@scripts/lint
 
 format:
-	clang-format -i $(C_FILES)
+	@clang-format -i $(C_FILES)
 
 install: all
 	install -d $(DESTDIR)$(SBINDIR)
