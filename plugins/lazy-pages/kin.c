@@ -15,7 +15,7 @@
 #include "place.h"
 #include "worker.h"
 
-#define TRIALS	       4
+#define TRIALS	       8
 #define PLACE_TRIES    1000
 #define CANDIDATES_MAX 32768
 #define PRESENT	       (UINT64_C(3) << 62) /* in memory, or in swap */
@@ -125,22 +125,40 @@ static bool place(struct task *t, const struct run *r)
 	return true;
 }
 
+/* An owed page at a place that nobody else is likely to be filling at this moment. */
+static bool some_page(const struct task *t, int trial, struct run *r)
+{
+	const struct region *v;
+	size_t n = space_regions(t->space, &v);
+	uint64_t mix = (t->rec->unique * 64 + (uint64_t)trial + 1) * 0x9e3779b97f4a7c15;
+	const struct region *in = n ? &v[mix % n] : NULL;
+	uint64_t offset = in ? (mix >> 20) % (in->end - in->start) & ~(PAGE_SIZE - 1) : 0;
+
+	return in && (space_gather(t->space, in->start + offset, 1, 1, r, 1) ||
+		      space_gather(t->space, 0, 1, 1, r, 1));
+}
+
+/*
+ * The child is among the candidates or not; if it is, it stays to the end. One that is not the
+ * child may stay by chance, when its owner fills the same page at the same time: so the last one
+ * has to pass once more.
+ */
 static int find_among(struct task *t, struct candidates *c)
 {
-	uint64_t from = 0;
+	size_t last = 0;
 
 	for (int i = 0; i < TRIALS && c->n; i++) {
 		struct run r;
 
-		if (!space_gather(t->space, from, 1, 1, &r, 1))
+		if (!some_page(t, i, &r))
 			return 0;
-		from = r.addr + PAGE_SIZE;
 		filter(c, r.addr, false);
 		if (!place(t, &r))
 			continue;
 		filter(c, r.addr, true);
-		if (c->n == 1)
+		if (c->n == 1 && last == 1)
 			return c->pid[0];
+		last = c->n;
 	}
 	return 0;
 }

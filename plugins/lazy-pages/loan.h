@@ -3,7 +3,7 @@
  * Loan: how several threads drain one quiet task. The owner lends a range of addresses; owners with
  * nothing to do take pieces of it in turn, as does the owner itself. While a loan is open the map
  * does not change and nobody reads the descriptor. When it becomes readable the owner recalls the
- * loan: borrowers end the piece they are in (at most LOAN_PIECE bytes), and only then does it read.
+ * loan: borrowers end the call they are in (SWEEP_PAGES at most), and only then does it read.
  *
  * loan_recall() and loan_slice(): the owner of the task. loan_help(): any other owner.
  */
@@ -17,7 +17,7 @@
 struct owner;
 struct task;
 
-#define LOAN_PIECE (UINT64_C(64) << 10)
+#define LOAN_PIECE (UINT64_C(256) << 10)
 #define LOAN_RANGE (UINT64_C(64) << 20)
 
 struct loan {

@@ -6,6 +6,7 @@
 #include "sweep.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ struct mover {
 	enum cause cause;
 	uint64_t now;
 	uint64_t settled; /* pages */
+	uint64_t pages;	  /* gone through since the last look at the descriptor */
 };
 
 static void settle(struct mover *m, uint64_t index, uint64_t npages)
@@ -115,6 +117,16 @@ static bool refused(struct mover *m, const struct run *r, struct placed p)
 	}
 }
 
+/* Whether somebody waits for the task's descriptor. */
+static bool interrupted(const struct mover *m)
+{
+	struct pollfd p = {.fd = m->t->rec->uffd, .events = POLLIN};
+
+	if (m->by != m->t->owner)
+		return !atomic_load_explicit(&m->t->owner->loan.open, memory_order_relaxed);
+	return poll(&p, 1, 0) > 0;
+}
+
 /* Places one run. Returns false when the slice must stop. */
 static bool place_run(struct mover *m, struct run r, const char *bytes)
 {
@@ -123,10 +135,18 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 	uint64_t most = r.npages; /* shrinks where a mapping ends inside the run */
 
 	while (r.npages) {
+		struct placed p;
+		uint64_t n;
 		bool zero;
-		uint64_t n = alike(bytes, MIN(r.npages, most), &zero);
-		struct placed p = zero ? place_zero(uffd, r.addr, n * PAGE_SIZE)
-				       : place_copy(uffd, r.addr, bytes, n * PAGE_SIZE);
+
+		if (m->pages >= SWEEP_PAGES) {
+			m->pages = 0;
+			if (interrupted(m))
+				return false;
+		}
+		n = alike(bytes, MIN(r.npages, MIN(most, SWEEP_PAGES)), &zero);
+		p = zero ? place_zero(uffd, r.addr, n * PAGE_SIZE)
+			 : place_copy(uffd, r.addr, bytes, n * PAGE_SIZE);
 
 		if (p.outcome == PLACE_DONE) {
 			n = p.bytes / PAGE_SIZE;
@@ -142,6 +162,7 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 			return refused(m, &r, p);
 		}
 		settle(m, r.index, n);
+		m->pages += n;
 		r.index += n;
 		r.addr += n * PAGE_SIZE;
 		r.npages -= n;

@@ -8,6 +8,8 @@
 
 #include "task.h"
 
+#define SWEEP_PAGES 16 /* placed with one call: 64 KiB; a fault waits for no more than that */
+
 /* One slice. Returns true when it placed or settled something. */
 bool sweep_slice(struct task *t, uint64_t now_ns);
 
