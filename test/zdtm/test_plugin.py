@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""lazy_pages_plugin.so inside real CRIU: on restore it brings the manager, and takes it away when the
-restore is not lazy; at dump it waits for memory that is still arriving, or refuses."""
+"""lazy_pages_plugin.so inside real CRIU: on restore it brings the manager, and takes it away when
+the restore is not lazy; at dump it waits for memory that is still arriving, or refuses."""
 
 import contextlib
 import json
@@ -86,8 +86,10 @@ def restore_waiting(c, *extra):
     c.root, c.status = int(pidfile.read_text()), None
 
 
-def go(c, word=b"r"):
-    (c.home / "go").write_bytes(word)
+def go(c):
+    """At once whole: the program looks for the file all the time."""
+    (c.home / "go.new").write_bytes(b"r")
+    (c.home / "go.new").rename(c.home / "go")
 
 
 def wait_managers_gone(timeout=10):
@@ -158,6 +160,21 @@ def test_the_manager_is_detached_from_criu(case, environment, hold):
     targets = [os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")]
     assert targets.count("/dev/null") == 3
     assert not any("restore.log" in t or "criu.out" in t for t in targets), targets
+    finish_lazily(c, environment)
+
+
+def cpu_seconds(pid):
+    words = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_manager_is_idle_while_there_is_nothing_to_do(case, environment, hold):
+    c = restored(case)
+    pids = managers()
+    time.sleep(0.2)
+    before = sum(map(cpu_seconds, pids))
+    time.sleep(1)
+    assert sum(map(cpu_seconds, pids)) - before < 0.2
     finish_lazily(c, environment)
 
 
@@ -240,6 +257,7 @@ def test_eager_restore_that_criu_stays_with_has_no_manager(case, environment):
     wait_managers_gone()
     assert p.poll() is None
     assert_no_trace(c, environment)
+    c.root = c.process.pid
     go(c)
     c.wait_result()
     assert p.wait(timeout=20) == 0
@@ -281,8 +299,8 @@ def test_killed_restore_leaves_no_manager(case, lazy, environment):
     script.chmod(0o755)
     extra = ["--lazy-pages"] if lazy else []
     # pylint: disable=protected-access
-    p = subprocess.Popen(c._command("restore", "-d", "-L", PLUGINS, "--action-script", script, *extra),
-                         start_new_session=True)
+    command = c._command("restore", "-d", "-L", PLUGINS, "--action-script", script, *extra)
+    p = subprocess.Popen(command, start_new_session=True)
     processes.wait_for((c.work / "stopped").exists, 20, "CRIU to run its script")
     assert managers()
     os.killpg(p.pid, signal.SIGKILL)
