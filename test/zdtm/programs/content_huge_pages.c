@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Transparent huge pages: the bytes come back. With the argument "collapse" huge pages must have come
- * back once the manager has finished, with "never" not.
+ * Transparent huge pages: the bytes come back. With the argument "collapse" huge pages must have
+ * come back once the manager has finished, with "never" not.
  */
 #include "lazytest.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * An area of 8 GiB, empty when dumped. The harness writes a million ranges of one page each into the
- * image: every even page, each 1021st of them with the pattern, the others all zeros.
+ * An area of 8 GiB, empty when dumped. The harness writes a million ranges of one page each into
+ * the image: every even page, each 1021st of them with the pattern, the others all zeros.
  */
 #include "lazytest.h"
 
@@ -36,6 +36,7 @@ int main(int argc, char **argv)
 	if (bytes / PAGE - missing != RANGES)
 		test_fail("%zu pages are there, not %lu", bytes / PAGE - missing, RANGES);
 	for (size_t i = 0; i < RANGES; i += STEP)
-		pages_check("range, at the end", p + 2 * i * PAGE, PAGE, page_key(p + 2 * i * PAGE));
+		pages_check("range, at the end", p + 2 * i * PAGE, PAGE,
+			    page_key(p + 2 * i * PAGE));
 	test_pass();
 }

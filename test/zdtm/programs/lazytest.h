@@ -5,20 +5,19 @@
  *
  *	int main(int argc, char **argv)
  *	{
- *		test_init(argc, argv);			// argv[1] is the seed, test_arg(0) comes after
- *		char *p = pages_map(N);
- *		pages_fill(p, N, page_key(p));
+ *		test_init(argc, argv);			// argv[1] is the seed, test_arg(0) comes
+ *after char *p = pages_map(N); pages_fill(p, N, page_key(p));
  *		test_ready();				// dumped, killed and restored in here
  *		pages_check("after", p, N, page_key(p));
  *		test_pass();
  *	}
  *
  * The harness starts it in a scratch directory of its own, as a session leader without terminal,
- * with /dev/null for stdin, stdout and stderr. The file `ready` says it is ready, `go` that it has been
- * dumped, `result` holds PASS or "FAIL: words". Pages are 4096 bytes. The pattern of page i of an area is
- * a function of (seed, key + i): after a move, check with the key of the place it was filled at.
- * All functions may be called from any thread and any child process. The one static below is written
- * by test_init() alone.
+ * with /dev/null for stdin, stdout and stderr. The file `ready` says it is ready, `go` that it has
+ *been dumped, `result` holds PASS or "FAIL: words". Pages are 4096 bytes. The pattern of page i of
+ *an area is a function of (seed, key + i): after a move, check with the key of the place it was
+ *filled at. All functions may be called from any thread and any child process. The one static below
+ *is written by test_init() alone.
  */
 #ifndef LAZYTEST_H
 #define LAZYTEST_H
@@ -96,11 +95,11 @@ static inline _Noreturn void test_skip(const char *why)
 }
 
 /* For what must hold: system calls that must succeed, values that must be equal. */
-#define must(condition)                                                                            \
-	do {                                                                                       \
-		if (!(condition))                                                                  \
-			test_fail("%s:%d: %s (errno: %s)", __FILE__, __LINE__, #condition,         \
-				  strerror(errno));                                                \
+#define must(condition) \
+	do { \
+		if (!(condition)) \
+			test_fail("%s:%d: %s (errno: %s)", __FILE__, __LINE__, #condition, \
+				  strerror(errno)); \
 	} while (0)
 
 static inline void test_init(int argc, char **argv)
@@ -125,7 +124,8 @@ static inline void test_sleep_ms(unsigned ms)
 		;
 }
 
-/* Returns at once in the restored life. For children and threads; the main one uses test_ready(). */
+/* Returns at once in the restored life. For children and threads; the main one uses test_ready().
+ */
 static inline void test_wait_go(void)
 {
 	while (access("go", F_OK))
@@ -232,8 +232,8 @@ static inline void pages_check(const char *what, const void *area, size_t bytes,
 		uint64_t expected = page_word(key + i / 512, i % 512), got = w[i];
 
 		if (got != expected)
-			test_fail("%s: at %p (page %zu of the area): expected %016lx, got %016lx%s", what,
-				  (const void *)(w + i), i / 512, expected, got,
+			test_fail("%s: at %p (page %zu of the area): expected %016lx, got %016lx%s",
+				  what, (const void *)(w + i), i / 512, expected, got,
 				  got ? "" : " (zero)");
 	}
 }
@@ -246,8 +246,8 @@ static inline void pages_check_zero(const char *what, const void *area, size_t b
 		uint64_t got = w[i];
 
 		if (got)
-			test_fail("%s: at %p (page %zu of the area): expected zero, got %016lx", what,
-				  (const void *)(w + i), i / 512, got);
+			test_fail("%s: at %p (page %zu of the area): expected zero, got %016lx",
+				  what, (const void *)(w + i), i / 512, got);
 	}
 }
 

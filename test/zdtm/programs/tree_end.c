@@ -57,7 +57,8 @@ static void *thread_main(void *arg)
 	}
 	for (;;) {
 		char *page = area + (me * (BYTES / THREADS) / PAGE +
-				     random_next(&state) % (BYTES / THREADS / PAGE)) * PAGE;
+				     random_next(&state) % (BYTES / THREADS / PAGE)) *
+					    PAGE;
 
 		pages_check("page", page, PAGE, page_key(page));
 		if (mine && ++n == 200)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A tree of 64 processes, seven deep. Each has memory of its own, memory that all have from the root
- * and never changed, and memory from its parent of which it changed every third page.
+ * A tree of 64 processes, seven deep. Each has memory of its own, memory that all have from the
+ * root and never changed, and memory from its parent of which it changed every third page.
  */
 #include "lazytest.h"
 
@@ -56,7 +56,8 @@ static void live(unsigned id, unsigned total)
 	if (id == 1) {
 		pages_check("the root's memory", changed, CHANGED, key);
 	} else {
-		/* What is not a multiple of three is the nearest ancestor's that wrote it: the root's. */
+		/* What is not a multiple of three is the nearest ancestor's that wrote it: the
+		 * root's. */
 		check_changed(key, UINT64_C(1) << 20);
 	}
 	for (unsigned k = 0; k < 2; k++)

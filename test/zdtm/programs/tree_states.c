@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A session leader with children in groups and sessions of their own, zombies that nobody has waited
- * for, and a stopped child whose memory arrives while it cannot ask for it. Ids, exit statuses and
- * memory come back.
+ * A session leader with children in groups and sessions of their own, zombies that nobody has
+ * waited for, and a stopped child whose memory arrives while it cannot ask for it. Ids, exit
+ * statuses and memory come back.
  */
 #include "lazytest.h"
 

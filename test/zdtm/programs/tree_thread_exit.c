@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Threads that end while their fault waits: each touches an owed page while the manager is stopped,
- * is signalled out of it and exits. The manager then meets faults of threads that are gone. The page
- * that each wanted, and all others, are right afterwards.
+ * is signalled out of it and exits. The manager then meets faults of threads that are gone. The
+ * page that each wanted, and all others, are right afterwards.
  */
 #include "lazytest.h"
 
@@ -22,8 +22,8 @@ static void *thread_main(void *arg)
 {
 	uintptr_t me = (uintptr_t)arg;
 	/* The page of a thread of its own, or one that it shares with a neighbour. */
-	volatile uint64_t *w = (uint64_t *)(void *)(area + me / 2 * 2 * STRIDE +
-						    (me % 4 == 1 ? STRIDE : 0));
+	volatile uint64_t *w =
+		(uint64_t *)(void *)(area + me / 2 * 2 * STRIDE + (me % 4 == 1 ? STRIDE : 0));
 
 	test_wait_go();
 	while (access("touch", F_OK))

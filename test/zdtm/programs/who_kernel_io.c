@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The kernel reads and writes owed memory for the task: read, readv, pread into the middle of owed
- * pages (what is around stays), write and writev from them, a path and an argument that are in them,
- * vmsplice out of them.
+ * pages (what is around stays), write and writev from them, a path and an argument that are in
+ * them, vmsplice out of them.
  */
 #include <sys/uio.h>
 
@@ -39,11 +39,12 @@ static void check_middle(const char *what, char *page, uint64_t inner)
 
 	for (unsigned i = 0; i < 512; i++) {
 		bool middle = i >= 128 && i < 384;
-		uint64_t expected = middle ? page_word(inner, i - 128) : page_word(page_key(page), i);
+		uint64_t expected =
+			middle ? page_word(inner, i - 128) : page_word(page_key(page), i);
 
 		if (w[i] != expected)
-			test_fail("%s: at %p: expected %016lx, got %016lx", what, (void *)(w + i), expected,
-				  w[i]);
+			test_fail("%s: at %p: expected %016lx, got %016lx", what, (void *)(w + i),
+				  expected, w[i]);
 	}
 }
 

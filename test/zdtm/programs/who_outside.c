@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Somebody else looks at owed memory. The address is in the file `area`; every fourth page of it is a
- * hole. The program touches nothing until the file `looked` is there. With the argument "core" it
+ * Somebody else looks at owed memory. The address is in the file `area`; every fourth page of it is
+ * a hole. The program touches nothing until the file `looked` is there. With the argument "core" it
  * touches the first quarter and aborts.
  */
 #include <sys/resource.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Signals whose frame the kernel writes on an alternate stack that is owed, in four threads; what is
- * in the stack below the frame is as it was.
+ * Signals whose frame the kernel writes on an alternate stack that is owed, in four threads; what
+ * is in the stack below the frame is as it was.
  */
 #include "lazytest.h"
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * 32 threads meet at one page that is owed and touch it at the same instant, half of them reading,
- * half adding to a counter in it; then at the next page. All see the same page, no addition is lost.
+ * half adding to a counter in it; then at the next page. All see the same page, no addition is
+ * lost.
  */
 #include "lazytest.h"
 
