@@ -545,3 +545,36 @@ def test_dump_with_no_time_to_wait_is_refused_at_once(case, environment, hold,
     assert call(c, "dump", "-t", c.root) != 0
     assert "Error (lazy-pages-plugin): refusing to dump" in log(c, "dump")
     finish_lazily(c, environment)
+
+
+# The manual page
+
+
+def examples():
+    """The example blocks of lazy-pages-plugin(7), as typed."""
+    page = (paths.TOP / "man" / "lazy-pages-plugin.7").read_text(encoding="utf-8")
+    return [block.split(".EE")[0].replace("\\-", "-")
+            for block in page[page.index(".SH EXAMPLES"):].split(".EX\n")[1:]]
+
+
+@pytest.mark.parametrize("number", range(len(examples())))
+def test_examples_of_the_manual_page_do_what_they_say(case, number):
+    c = dumped(case)
+    (c.dir / "build").symlink_to(PLUGINS.parent)
+    (c.dir / "bin").mkdir()
+    (c.dir / "bin" / "criu").symlink_to(paths.real_criu())
+    environ = {**os.environ, "PATH": f"{c.dir}/bin:{os.environ['PATH']}",
+               "CRIU_LIBS_DIR": str(PLUGINS)}
+    subprocess.run(["sh", "-e", "-c", examples()[number]], cwd=c.dir, env=environ,
+                   stdin=subprocess.DEVNULL, timeout=60, check=True)
+    assert "all their memory" in (c.images / "lazy-pages.log").read_text(encoding="utf-8") \
+        or "criu dump" not in examples()[number]
+    c.root = c.process.pid
+    if "criu dump" in examples()[number]:
+        processes.wait_for(lambda: processes.reap(c.root) is not None, 10, "the program to die")
+        c.images = c.dir / "images2"
+        restore_waiting(c)
+    go(c)
+    c.wait_result()
+    c.wait_exit()
+    wait_managers_gone()
