@@ -12,6 +12,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -20,7 +21,6 @@ import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
-PROGRAMS = TOP / "build/test/programs"
 PIDNS_INIT = TOP / "test/zdtm/harness/pidns_init.py"
 RESTORE_FINISHED = 0x52535446
 PAGE = 4096
@@ -36,8 +36,9 @@ class Failure(Exception):
 class Workload:
     """A program, checkpointed once; what is restored from it is the same every time."""
 
-    def __init__(self, place, criu, name, mode, mib, stride=1, count=0, load=0, memory=False):
-        self.dir = place / name
+    def __init__(self, place, programs, criu, name, mode, mib, stride=1, count=0, load=0,
+                 memory=False):
+        self.dir, self.programs = place / name, programs
         self.criu, self.name, self.mode = criu, name, mode
         self.mib, self.stride, self.count = mib, stride, count
         self.pages = mib * 256 // stride
@@ -50,7 +51,7 @@ class Workload:
         for d in (self.images, self.home):
             d.mkdir(parents=True)
         program = subprocess.Popen(
-            [PROGRAMS / "bench_touch", str(seed), self.mode, str(self.mib), str(self.stride),
+            [self.programs / "bench_touch", str(seed), self.mode, str(self.mib), str(self.stride),
              str(self.count)], cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -176,11 +177,34 @@ class Relay(threading.Thread):
                 if (c[0], c[1]) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
 
 
+def children(pid):
+    found = []
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text(encoding="ascii").split())
+    return found
+
+
+def end_all():
+    """Ends whatever is left below us, which is a manager that does not end by itself.
+
+    Its processes replace each other when they die, so they are stopped first. What loses its parent
+    comes to us, for we are a subreaper.
+    """
+    while left := children(os.getpid()):
+        for pid in left:
+            left += children(pid)
+        for sig in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sig)
+        for pid in left:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
 def manager_pids(pid):
-    with contextlib.suppress(OSError):
-        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-        return [pid] + [int(word) for word in text.split()]
-    return [pid]
+    return [pid, *children(pid)]
 
 
 def own_memory(pids):
@@ -230,7 +254,7 @@ class Run:
 
     def start_load(self):
         if self.w.load:
-            self.load = subprocess.Popen([PROGRAMS / "bench_load", str(self.w.load)],
+            self.load = subprocess.Popen([self.w.programs / "bench_load", str(self.w.load)],
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             self.load.stdout.readline()
 
@@ -245,13 +269,13 @@ class Run:
         os.close(write)
         if self.w.memory:
             threading.Thread(target=self.look_at_memory, daemon=True).start()
-        with os.fdopen(read, "rb") as f:
-            if f.read() != b"\0":
+        with os.fdopen(read, "rb", buffering=0) as f:
+            if f.read(1) != b"\0":
                 raise Failure(f"the manager does not listen: {self.command}")
         self.result["start_ns"] = time.monotonic_ns() - began
 
     def start_watch(self):
-        self.watch = subprocess.Popen([PROGRAMS / "bench_watch"], stdin=subprocess.PIPE,
+        self.watch = subprocess.Popen([self.w.programs / "bench_watch"], stdin=subprocess.PIPE,
                                       stdout=subprocess.PIPE, text=True)
         # Only the filled pages count; a handful of others come and go beside them.
         self.relay = Relay(self.work / "lazy-pages.socket", self.managed / "lazy-pages.socket",
@@ -356,13 +380,12 @@ class Run:
             if p:
                 p.wait()
         if self.manager and self.manager.returncode is None:
-            # With its tasks gone it has nothing left to do; a keeper would replace a dead worker.
+            # With its tasks gone it has nothing left to do.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.manager.wait(timeout=2)
-            for pid in manager_pids(self.manager.pid) if self.manager.returncode is None else ():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-            self.manager.wait()
+            if self.manager.returncode is None:
+                end_all()
+                self.manager.wait()
         self.over.set()
         if self.relay:
             self.relay.stop = True
@@ -370,9 +393,9 @@ class Run:
             self.relay.listener.close()
 
 
-def copy_loop(source, mib, threads, piece_kib):
+def copy_loop(programs, source, mib, threads, piece_kib):
     """Nanoseconds of a bare UFFDIO_COPY loop; source: a file, or "-" for one hot buffer."""
-    done = subprocess.run([PROGRAMS / "bench_copyloop", source, str(mib), str(threads),
+    done = subprocess.run([programs / "bench_copyloop", source, str(mib), str(threads),
                            str(piece_kib)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True, check=False)
     if done.returncode:
