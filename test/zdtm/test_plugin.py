@@ -65,17 +65,17 @@ def call(c, action, *extra, timeout=60):
     return c._call(c._command(action, "-L", PLUGINS, *extra), timeout)
 
 
-def dumped(case, program="content_heap", *arguments):
-    c = case(program, *arguments)
+def dumped(case, program="content_heap"):
+    c = case(program)
     c.start()
     c.dump()
     return c
 
 
-def restored(case, *extra):
+def restored(case, program="content_heap"):
     """A lazily restored program that has not been told to go: it waits, and owes all its memory."""
-    c = dumped(case)
-    restore_waiting(c, "--lazy-pages", *extra)
+    c = dumped(case, program)
+    restore_waiting(c, "--lazy-pages")
     return c
 
 
@@ -116,10 +116,18 @@ def second_dump(c, *extra, action="dump", timeout=60):
     """Exit status of a dump of the restored program into images of its own, which c then has."""
     c.images = c.dir / "images2"
     c.images.mkdir(exist_ok=True)
+    tree = [c.root, *processes.descendants(c.root)]
     status = call(c, action, "-t", c.root, *extra, timeout=timeout)
     if status == 0 and action == "dump":
-        processes.wait_for(lambda: processes.reap(c.root) is not None, 10, "the program to die")
+        wait_dead(tree)
     return status
+
+
+def wait_dead(tree):
+    """So that their pids can be used again."""
+    for pid in tree:
+        processes.wait_for(lambda p=pid: processes.reap(p) is not None or not processes.stat(p), 10,
+                           "the program to die")
 
 
 def finish_eagerly(c):
@@ -377,6 +385,19 @@ def test_dump_in_mid_transfer_waits_and_is_whole(case, criu, hold):
     finish_eagerly(c)
 
 
+def test_dump_waits_for_every_task_of_a_tree(case, hold):
+    """Before any is frozen: CRIU asks for the children only after it has frozen their parents."""
+    c = restored(case, "tree_many")
+    tree = [c.root, *processes.descendants(c.root)]
+    assert len(tree) > 32 and all(map(armed, tree))
+    assert second_dump(c) == 0
+    arrived = log(c, "dump").index("all memory has arrived")
+    assert arrived < log(c, "dump").index("Seized task")
+    assert log(c, "dump").count("memory is still arriving") == 1
+    wait_managers_gone()
+    finish_eagerly(c)
+
+
 def test_dump_waits_longer_than_criu_gives_itself_to_freeze(case, environment, hold):
     c = restored(case)
     path = control_socket(environment)
@@ -404,7 +425,7 @@ def test_pre_dump_in_mid_transfer_waits(case, hold):
     c.images.mkdir()
     assert call(c, "dump", "-t", c.root, "--track-mem",
                 "--prev-images-dir", os.path.relpath(before, c.images)) == 0
-    processes.wait_for(lambda: processes.reap(c.root) is not None, 10, "the program to die")
+    wait_dead([c.root])
     finish_eagerly(c)
 
 
@@ -571,7 +592,7 @@ def test_examples_of_the_manual_page_do_what_they_say(case, number):
         or "criu dump" not in examples()[number]
     c.root = c.process.pid
     if "criu dump" in examples()[number]:
-        processes.wait_for(lambda: processes.reap(c.root) is not None, 10, "the program to die")
+        wait_dead([c.root])
         c.images = c.dir / "images2"
         restore_waiting(c)
     go(c)
