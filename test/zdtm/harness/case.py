@@ -13,7 +13,8 @@ import pytest
 from . import paths, processes
 
 HOLD_MS = 1000
-COMPLAINT = re.compile(r"\b(Error|Warn)\b")
+# Of the manager, and of the sanitizers that it may be built with.
+COMPLAINT = re.compile(r"\b(Error|Warn)\b|Sanitizer|runtime error:")
 
 
 class Case:
@@ -155,7 +156,9 @@ class Case:
 
     def check_log(self, complaints=()):
         known = [re.compile(c) for c in complaints]
-        bad = [line for line in self.log().splitlines()
+        lines = self.log().splitlines()
+        lines += (self.work / "manager.out").read_text(errors="replace").splitlines()
+        bad = [line for line in lines
                if COMPLAINT.search(line) and not any(k.search(line) for k in known)]
         assert not bad, "the manager complains:\n" + "\n".join(bad[:20])
 
