@@ -234,7 +234,7 @@ static enum handoff end_of_connection(struct worker *w, struct error *e)
 	if (!w->journal->restore_finished) {
 		error_set(e, -ECONNRESET,
 			  "the restore failed: it closed the connection after %u items", h->items);
-		return HANDOFF_FAILED;
+		return h->items ? HANDOFF_FAILED : HANDOFF_NOTHING;
 	}
 	h->conn_fd = -1;
 	close(fd);

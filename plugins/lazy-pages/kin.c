@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "compiler.h"
@@ -15,10 +16,12 @@
 #include "place.h"
 #include "worker.h"
 
-#define TRIALS	       8
-#define PLACE_TRIES    1000
+#define TRIALS	       32
+#define PLACE_TRIES    2000
+#define PLACE_WAIT_NS  50000
 #define CANDIDATES_MAX 32768
 #define PRESENT	       (UINT64_C(3) << 62) /* in memory, or in swap */
+#define GUARD	       (UINT64_C(1) << 58) /* since 6.15 */
 
 struct candidates {
 	int *pid;
@@ -79,25 +82,23 @@ static void add_everybody(struct candidates *c)
 		closedir(dir);
 }
 
-/* Keeps those in whose page table the page at @addr is, or is not, @there. */
-static void filter(struct candidates *c, uint64_t addr, bool there)
+enum look { NOTHING, PAGE, GUARDED, NO_ANSWER };
+
+/* What the page table of process @pid has at @addr. */
+static enum look look(int pid, uint64_t addr)
 {
-	size_t kept = 0;
+	_cleanup_close_ int fd = -1;
+	uint64_t entry;
+	char path[32];
 
-	for (size_t i = 0; i < c->n; i++) {
-		_cleanup_close_ int fd = -1;
-		uint64_t entry;
-		char path[32];
-
-		snprintf(path, sizeof(path), "/proc/%d/pagemap", c->pid[i]);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd >= 0 &&
-		    pread(fd, &entry, sizeof(entry), (off_t)(addr / PAGE_SIZE * sizeof(entry))) ==
-			    (ssize_t)sizeof(entry) &&
-		    !!(entry & PRESENT) == there)
-			c->pid[kept++] = c->pid[i];
-	}
-	c->n = kept;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &entry, sizeof(entry), (off_t)(addr / PAGE_SIZE * sizeof(entry))) !=
+			      (ssize_t)sizeof(entry))
+		return NO_ANSWER;
+	if (entry & GUARD)
+		return GUARDED;
+	return entry & PRESENT ? PAGE : NOTHING;
 }
 
 /* Places the page of @r, as the sweep would. */
@@ -112,7 +113,7 @@ static bool place(struct task *t, const struct run *r)
 	/* The fork whose event has just been read may not have got to its end. */
 	for (int i = 0; i < PLACE_TRIES && p.outcome == PLACE_AGAIN; i++) {
 		if (i)
-			sched_yield();
+			nanosleep(&(struct timespec){.tv_nsec = PLACE_WAIT_NS}, NULL);
 		p = place_copy(t->rec->uffd, r->addr, bytes, PAGE_SIZE);
 	}
 	if (p.outcome == PLACE_GONE)
@@ -138,27 +139,53 @@ static bool some_page(const struct task *t, int trial, struct run *r)
 		      space_gather(t->space, 0, 1, 1, r, 1));
 }
 
+/* Moves those that have nothing at @addr to the front; returns how many. -1: one has a guard. */
+static ssize_t without_page(struct candidates *c, uint64_t addr)
+{
+	size_t front = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		int pid = c->pid[i];
+		enum look there = look(pid, addr);
+
+		if (there == GUARDED)
+			return -1; /* it could be the child, and the guard would be overwritten */
+		if (there != NOTHING)
+			continue;
+		c->pid[i] = c->pid[front];
+		c->pid[front++] = pid;
+	}
+	return (ssize_t)front;
+}
+
 /*
- * The child is among the candidates or not; if it is, it stays to the end. One that is not the
- * child may stay by chance, when its owner fills the same page at the same time: so the last one
- * has to pass once more.
+ * The child is among the candidates or not. If it is, it is one of those in whose page table the
+ * page appears; one that is not the child may be, too, by chance, when its owner fills the same
+ * page at that moment: so the last one has to pass twice. A trial that nobody passes says nothing.
  */
 static int find_among(struct task *t, struct candidates *c)
 {
-	size_t last = 0;
+	bool alone = false;
 
-	for (int i = 0; i < TRIALS && c->n; i++) {
+	for (int i = 0; i < TRIALS && c->n && !t->gone; i++) {
+		size_t kept = 0;
+		ssize_t before;
 		struct run r;
 
 		if (!some_page(t, i, &r))
 			return 0;
-		filter(c, r.addr, false);
-		if (!place(t, &r))
+		before = without_page(c, r.addr);
+		if (before <= 0 || !place(t, &r))
 			continue;
-		filter(c, r.addr, true);
-		if (c->n == 1 && last == 1)
+		for (size_t k = 0; k < (size_t)before; k++)
+			if (look(c->pid[k], r.addr) == PAGE)
+				c->pid[kept++] = c->pid[k];
+		if (!kept)
+			continue;
+		c->n = kept;
+		if (kept == 1 && alone)
 			return c->pid[0];
-		last = c->n;
+		alone = kept == 1;
 	}
 	return 0;
 }

@@ -69,10 +69,9 @@ static uint64_t alike(const char *bytes, uint64_t npages, bool *zero)
 }
 
 /*
- * Pages that we owe and that are in no armed mapping. The event that explains it may not be in the
- * queue yet, so they are passed over; only when nothing else is left to do and nothing has
- * come for a long time are they taken for pages that the task cannot have (MADV_DONTFORK in a
- * child, a mapping that was never armed because CRIU filled it itself).
+ * A page that we owe and that is in no armed mapping. The event that explains it may not be in the
+ * queue yet, so it is passed over; only when nothing else is left to do and nothing has come
+ * for a long time is it taken for a page that the task cannot have (MADV_DONTFORK in a child).
  */
 static void no_mapping(struct task *t, const struct run *r, uint64_t now)
 {
@@ -80,11 +79,10 @@ static void no_mapping(struct task *t, const struct run *r, uint64_t now)
 		t->stuck_since_ns = now;
 	if (!t->schedule.fruitless || now - t->stuck_since_ns < STUCK_NS)
 		return;
-	log_info(t->worker->log, "%s: 0x%llx and %llu pages are in no lazy mapping; given up",
-		 task_name(t).text, (unsigned long long)r->addr, (unsigned long long)r->npages);
-	t->owner->tally->forgiven += r->npages;
-	while (owed_clear(t->worker->journal->arena, t->rec->owed, r->index, r->index + r->npages) <
-	       0)
+	log_debug(t->worker->log, "%s: 0x%llx is in no lazy mapping; given up", task_name(t).text,
+		  (unsigned long long)r->addr);
+	t->owner->tally->forgiven++;
+	while (owed_clear(t->worker->journal->arena, t->rec->owed, r->index, r->index + 1) < 0)
 		sched_yield();
 }
 
@@ -132,7 +130,7 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 {
 	struct tally *tally = m->by->tally;
 	int uffd = m->t->rec->uffd;
-	uint64_t most = r.npages; /* shrinks where a mapping ends inside the run */
+	uint64_t most = r.npages; /* shrinks where a mapping ends or begins inside the run */
 
 	while (r.npages) {
 		struct placed p;
@@ -158,16 +156,20 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 		} else if (p.outcome == PLACE_NO_MAPPING && n > 1) {
 			most = n / 2;
 			continue;
+		} else if (!refused(m, &r, p)) {
+			return false;
 		} else {
-			return refused(m, &r, p);
+			n = 0;
 		}
-		settle(m, r.index, n);
+		if (n)
+			settle(m, r.index, n);
+		most = n ? most * 2 : 1;
+		n = MAX(n, UINT64_C(1));
 		m->pages += n;
 		r.index += n;
 		r.addr += n * PAGE_SIZE;
 		r.npages -= n;
 		bytes += n * PAGE_SIZE;
-		most = MAX(most, UINT64_C(1)) * 2;
 	}
 	return true;
 }

@@ -113,12 +113,24 @@ static void watch(struct controller *c, int fd)
 		log_error(c->w->log, "descriptor %d cannot be watched: %m", fd);
 }
 
+/* The plugin's restore is over, and it was not a lazy one: as if we had never been. */
+static void leave_quietly(struct worker *w)
+{
+	if (w->options->log_file)
+		unlink(w->options->log_file);
+	over(w, 0);
+}
+
 static void handoff_step(struct controller *c, enum handoff result, const struct error *e)
 {
 	struct worker *w = c->w;
 	struct handoff_record *h = &w->journal->handoff;
 
-	if (result == HANDOFF_FAILED) {
+	if (result == HANDOFF_NOTHING && w->options->restore_pidfd >= 0) {
+		leave_quietly(w);
+		return;
+	}
+	if (result == HANDOFF_FAILED || result == HANDOFF_NOTHING) {
 		log_error(w->log, "%s", e->text);
 		over(w, 1);
 		return;
@@ -223,11 +235,13 @@ static void dispatch(struct controller *c, int fd)
 		(void)!read(w->event_fd, &count, sizeof(count));
 	else if (w->control && fd == control_fd(w->control))
 		control_serve(w->control, &ops, w);
-	else if (fd == w->options->restore_pidfd && !h->connected) {
-		/* The plugin's restore has ended and was not a lazy one. */
-		if (w->options->log_file)
-			unlink(w->options->log_file);
-		over(w, 0);
+	else if (fd == w->options->restore_pidfd) {
+		/* It stays readable. A restore that ended quickly may have a connection waiting. */
+		epoll_ctl(c->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+		if (!h->connected)
+			handoff_step(c, handoff_accept(w, &e), &e);
+		if (!h->connected)
+			leave_quietly(w);
 	}
 }
 
