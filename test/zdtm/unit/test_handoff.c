@@ -1,0 +1,602 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The hand-off: what a restore sends, in pieces and in any order, becomes records; whatever else is
+ * sent is refused by name; a worker that starts in the middle goes on where the other was. */
+#include "worker_parts.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "handoff.h"
+
+#define FINISHED 0x52535446
+#define A	 UINT64_C(0x10000000)
+#define B	 UINT64_C(0x20000000)
+#define C	 UINT64_C(0x30000000)
+
+struct fixture {
+	struct parts p;
+	int peer; /* the restore's end of the connection */
+	struct error e;
+};
+
+/* Tasks 100 and 102 have memory, 101 is a zombie. */
+static int setup(void **state)
+{
+	static struct fixture f;
+	struct parts *p = &f.p;
+	struct checkpoint_task *t;
+	int sk[2], on = 1;
+
+	parts_begin(p);
+	memset(&f.e, 0, sizeof(f.e));
+	t = parts_task(p, 100);
+	parts_vma(t, A, 10);
+	parts_vma(t, B, 10); /* no lazy page in it */
+	parts_vma(t, C, 10);
+	parts_lazy(t, A + 2 * PAGE_SIZE, 4, WHERE(0, 0));
+	parts_lazy(t, C, 3, WHERE(0, 4));
+	assert_int_equal(extents_seal(&t->extents, NULL), 0);
+	parts_task(p, 101)->no_mm = true;
+	t = parts_task(p, 102);
+	parts_vma(t, A, 1);
+	parts_lazy(t, A, 1, WHERE(0, 7));
+	assert_int_equal(extents_seal(&t->extents, NULL), 0);
+	assert_int_equal(extents_seal(&p->tasks[1].extents, NULL), 0);
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sk), 0);
+	assert_int_equal(setsockopt(sk[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
+	assert_int_equal(fcntl(sk[1], F_SETFL, O_NONBLOCK), 0);
+	f.peer = sk[0];
+	p->w.journal->handoff.conn_fd = sk[1];
+	p->w.journal->handoff.connected = true;
+	*state = &f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	struct journal *j = f->p.w.journal;
+
+	for (uint32_t i = 0; i < j->nslots; i++)
+		if (j->slot[i])
+			close(j->slot[i]->uffd);
+	if (j->handoff.conn_fd >= 0)
+		close(j->handoff.conn_fd);
+	if (f->peer >= 0)
+		close(f->peer);
+	parts_end(&f->p);
+	return 0;
+}
+
+static void send_bytes(const struct fixture *f, const void *p, size_t n)
+{
+	assert_int_equal(send(f->peer, p, n, MSG_NOSIGNAL), n);
+}
+
+static void send_word(const struct fixture *f, int32_t word)
+{
+	send_bytes(f, &word, sizeof(word));
+}
+
+static void send_fd(const struct fixture *f, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
+	struct iovec v = {&byte, 1};
+	struct msghdr m = {.msg_iov = &v,
+			   .msg_iovlen = 1,
+			   .msg_control = control,
+			   .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+	assert_int_equal(sendmsg(f->peer, &m, MSG_NOSIGNAL), 1);
+}
+
+static void send_uffd(const struct fixture *f)
+{
+	int fd = parts_uffd();
+
+	send_fd(f, fd);
+	close(fd); /* as the restorer does */
+}
+
+static void send_item(const struct fixture *f, int pid)
+{
+	send_word(f, pid);
+	send_uffd(f);
+}
+
+static void restore_closes(struct fixture *f)
+{
+	close(f->peer);
+	f->peer = -1;
+}
+
+static enum handoff receive(struct fixture *f)
+{
+	return handoff_receive(&f->p.w, &f->e);
+}
+
+static void assert_refused(struct fixture *f, const char *words)
+{
+	assert_int_equal(receive(f), HANDOFF_FAILED);
+	if (!strstr(f->e.text, words))
+		fail_msg("\"%s\" does not say \"%s\"", f->e.text, words);
+	assert_true(f->e.code < 0);
+}
+
+static unsigned records(const struct fixture *f)
+{
+	const struct journal *j = f->p.w.journal;
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < j->nslots; i++)
+		n += j->slot[i] != NULL;
+	return n;
+}
+
+static struct task_record *record_of(const struct fixture *f, int pid)
+{
+	const struct journal *j = f->p.w.journal;
+	struct task_record *found = NULL;
+
+	for (uint32_t i = 0; i < j->nslots; i++)
+		if (j->slot[i] && j->slot[i]->pid == pid) {
+			assert_null(found);
+			found = j->slot[i];
+		}
+	assert_non_null(found);
+	return found;
+}
+
+/* In how many owners' inboxes slots wait. */
+static unsigned given(const struct fixture *f)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < PARTS_OWNERS; i++)
+		n += f->p.owner[i].ninbox;
+	return (unsigned)n;
+}
+
+static void assert_uffd(int fd)
+{
+	char path[32], target[64] = {0};
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	assert_true(readlink(path, target, sizeof(target) - 1) > 0);
+	assert_string_equal(target, "anon_inode:[userfaultfd]");
+	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+}
+
+static void assert_record_100(const struct fixture *f)
+{
+	const struct region expected[] = {{A, A + 10 * PAGE_SIZE, A}, {C, C + 10 * PAGE_SIZE, C}};
+	struct task_record *r = record_of(f, 100);
+	const struct task_log *log = r->log[r->active];
+
+	assert_uffd(r->uffd);
+	assert_int_equal(r->real_pid, getpid());
+	assert_int_equal(r->image, 0);
+	assert_int_equal(r->parent, 0);
+	assert_false(r->embryo);
+	assert_int_equal(owed_left(r->owed), 7);
+	assert_int_equal(log->nregions, 2);
+	assert_memory_equal(log->regions, expected, sizeof(expected));
+}
+
+static void a_task_becomes_a_record_with_its_lazy_mappings(void **state)
+{
+	struct fixture *f = *state;
+
+	send_item(f, 100);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 1);
+	assert_record_100(f);
+	assert_int_equal(given(f), 1);
+	assert_int_equal(atomic_load(&f->p.w.live), 1);
+	assert_int_equal(f->p.w.journal->handoff.items, 1);
+}
+
+/* CRIU opens it so; another caller may not, and then a read would hold up everything. */
+static void a_blocking_userfaultfd_is_made_not_to_block(void **state)
+{
+	struct fixture *f = *state;
+	int fd = parts_uffd();
+
+	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+	send_word(f, 100);
+	send_fd(f, fd);
+	close(fd);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_uffd(record_of(f, 100)->uffd);
+}
+
+static void a_whole_tree_comes_in_any_order(void **state)
+{
+	static const int orders[][3] = {{100, -101, 102}, {-101, 102, 100}, {102, 100, -101}};
+
+	for (size_t k = 0; k < ARRAY_SIZE(orders); k++) {
+		struct fixture *f = *state;
+
+		for (size_t i = 0; i < 3; i++) {
+			if (orders[k][i] < 0)
+				send_word(f, orders[k][i]);
+			else
+				send_item(f, orders[k][i]);
+		}
+		assert_int_equal(receive(f), HANDOFF_GOES_ON);
+		assert_false(f->p.w.journal->restore_finished);
+		send_word(f, FINISHED);
+		assert_int_equal(receive(f), HANDOFF_FINISHED);
+		assert_true(f->p.w.journal->restore_finished);
+		assert_int_equal(records(f), 2);
+		assert_record_100(f);
+		assert_int_equal(owed_left(record_of(f, 102)->owed), 1);
+		assert_int_equal(f->p.w.journal->handoff.items, 3);
+		restore_closes(f);
+		assert_int_equal(receive(f), HANDOFF_FINISHED);
+		assert_int_equal(f->p.w.journal->handoff.conn_fd, -1);
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* A word may come long before the descriptor, and an item long before the next. */
+static void what_has_not_come_is_waited_for(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	send_word(f, 100);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 0);
+	assert_int_equal(f->p.w.journal->handoff.items, 0);
+	send_uffd(f);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 1);
+	send_word(f, -101);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(f->p.w.journal->handoff.items, 2);
+	assert_int_equal(records(f), 1);
+}
+
+static void tasks_are_spread_over_the_owners(void **state)
+{
+	struct fixture *f = *state;
+
+	send_item(f, 100);
+	send_item(f, 102);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	for (unsigned i = 0; i < PARTS_OWNERS; i++)
+		assert_true(f->p.owner[i].ninbox <= 1);
+	assert_int_equal(given(f), 2);
+}
+
+static void a_word_in_two_pieces_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	int32_t word = 100;
+
+	send_bytes(f, &word, 2);
+	assert_refused(f, "2 bytes instead of a 4-byte pid");
+}
+
+static void garbage_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	send_bytes(f, "GET / HTTP/1.1\r\n\r\n", 18);
+	assert_refused(f, "neither a task of the checkpoint nor the end");
+	assert_int_equal(records(f), 0);
+}
+
+static void words_at_the_edges_are_refused(void **state)
+{
+	static const int32_t words[] = {1,	    -1,		99,	      -100000,	INT32_MAX,
+					0x7fffff00, -INT32_MAX, FINISHED + 1, -FINISHED};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		struct fixture *f = *state;
+
+		send_word(f, words[i]);
+		assert_refused(f, "neither a task of the checkpoint nor the end");
+		teardown(state);
+		setup(state);
+	}
+}
+
+static void an_unknown_pid_with_a_descriptor_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	send_item(f, 4711);
+	assert_refused(f, "4711");
+	assert_int_equal(records(f), 0);
+}
+
+static void memory_of_a_zombie_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	send_item(f, 101);
+	assert_refused(f, "task 101");
+	assert_int_equal(records(f), 0);
+}
+
+static void a_byte_without_descriptor_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	send_word(f, 100);
+	send_bytes(f, "", 1);
+	assert_refused(f, "no descriptor came for task 100");
+}
+
+static void another_kind_of_descriptor_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	send_word(f, 100);
+	send_fd(f, fd);
+	close(fd);
+	assert_refused(f, "no userfaultfd: anon_inode:[eventfd]");
+	assert_int_equal(records(f), 0);
+}
+
+static void a_connection_closed_too_early_is_a_failed_restore(void **state)
+{
+	for (int sent = 1; sent <= 2; sent++) {
+		struct fixture *f = *state;
+
+		send_item(f, 100);
+		if (sent > 1)
+			send_word(f, -101);
+		restore_closes(f);
+		assert_refused(f, sent == 1 ? "after 1 items" : "after 2 items");
+		teardown(state);
+		setup(state);
+	}
+}
+
+/* A restore that was not a lazy one, perhaps. */
+static void a_connection_closed_without_a_word_is_told_apart(void **state)
+{
+	struct fixture *f = *state;
+
+	restore_closes(f);
+	assert_int_equal(receive(f), HANDOFF_NOTHING);
+	assert_non_null(strstr(f->e.text, "the restore failed"));
+}
+
+static void a_connection_closed_inside_an_item_names_the_task(void **state)
+{
+	struct fixture *f = *state;
+
+	send_word(f, 102);
+	restore_closes(f);
+	assert_refused(f, "task 102");
+}
+
+/* Another owner thread must not be given what cannot be had. */
+static void no_memory_for_a_record_is_an_error_and_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+
+	while (arena_page_new(f->p.arena, 0)) {
+	}
+	send_item(f, 100);
+	assert_refused(f, "no memory for task 100");
+	assert_int_equal(records(f), 0);
+	assert_int_equal(given(f), 0);
+}
+
+/* The worker has been killed; this is the next one. */
+static void next_worker(struct fixture *f)
+{
+	parts_worker_end(&f->p);
+	parts_worker(&f->p);
+	journal_recount(f->p.w.journal);
+}
+
+static void a_word_that_the_dead_worker_took_is_kept(void **state)
+{
+	struct fixture *f = *state;
+
+	send_word(f, 100);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	next_worker(f);
+	send_uffd(f);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_record_100(f);
+	assert_int_equal(f->p.w.journal->handoff.items, 1);
+}
+
+/* As the kernel has filled word and control, and then the worker died. */
+static void fill_item(struct fixture *f, int pid)
+{
+	struct handoff_record *h = &f->p.w.journal->handoff;
+	struct iovec v = {&h->byte, 1};
+	struct msghdr m = {.msg_iov = &v,
+			   .msg_iovlen = 1,
+			   .msg_control = h->control,
+			   .msg_controllen = sizeof(h->control)};
+
+	h->word = pid;
+	send_uffd(f);
+	assert_int_equal(recvmsg(h->conn_fd, &m, MSG_CMSG_CLOEXEC), 1);
+}
+
+static void an_item_that_came_whole_gets_its_record(void **state)
+{
+	struct fixture *f = *state;
+
+	fill_item(f, 100);
+	next_worker(f);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 1);
+	assert_record_100(f);
+	assert_int_equal(f->p.w.journal->handoff.items, 1);
+	assert_int_equal(f->p.w.journal->handoff.word, 0);
+}
+
+static void a_record_that_was_made_is_not_made_again(void **state)
+{
+	struct fixture *f = *state;
+	struct handoff_record *h = &f->p.w.journal->handoff, before;
+	int uffd;
+
+	fill_item(f, 100);
+	before = *h;
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	uffd = record_of(f, 100)->uffd;
+	*h = before; /* it died before it could say so */
+	next_worker(f);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 1);
+	assert_int_equal(record_of(f, 100)->uffd, uffd);
+	assert_int_equal(h->items, 1);
+	assert_int_equal(h->word, 0);
+	/* and the next item is another one */
+	send_item(f, 102);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(records(f), 2);
+}
+
+static void an_item_half_cleared_up_is_counted_once(void **state)
+{
+	struct fixture *f = *state;
+	struct handoff_record *h = &f->p.w.journal->handoff;
+	char control[sizeof(h->control)];
+
+	fill_item(f, 100);
+	memcpy(control, h->control, sizeof(control));
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	for (size_t cleared = 0; cleared <= sizeof(control); cleared += 16) {
+		h->word = INT32_MIN;
+		memcpy(h->control, control, sizeof(control));
+		memset(h->control, 0, cleared);
+		next_worker(f);
+		assert_int_equal(receive(f), HANDOFF_GOES_ON);
+		assert_int_equal(h->word, 0);
+		assert_int_equal(h->items, 1);
+		assert_int_equal(records(f), 1);
+	}
+	send_word(f, -101);
+	send_item(f, 102);
+	send_word(f, FINISHED);
+	assert_int_equal(receive(f), HANDOFF_FINISHED);
+	assert_int_equal(h->items, 3);
+}
+
+static void an_end_or_a_zombie_that_the_dead_worker_took_counts(void **state)
+{
+	struct fixture *f = *state;
+	struct handoff_record *h = &f->p.w.journal->handoff;
+
+	send_item(f, 100);
+	send_item(f, 102);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	h->word = -101;
+	next_worker(f);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_int_equal(h->items, 3);
+	h->word = FINISHED;
+	next_worker(f);
+	assert_int_equal(receive(f), HANDOFF_FINISHED);
+	assert_true(f->p.w.journal->restore_finished);
+	assert_int_equal(h->word, 0);
+}
+
+static void the_listener_is_found_by_name_and_accepts_with_credentials(void **state)
+{
+	struct fixture *f = *state;
+	struct handoff_record *h = &f->p.w.journal->handoff;
+	struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "lazy-pages.socket"};
+	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(a.sun_path));
+	char dir[] = "/tmp/lazy-pages-unit-XXXXXX";
+	struct stat st;
+
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chdir(dir), 0);
+	close(open(a.sun_path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600)); /* a stale one */
+	h->listen_fd = handoff_listen(&f->e);
+	assert_true(h->listen_fd >= 0);
+	assert_true(fcntl(h->listen_fd, F_GETFD) & FD_CLOEXEC);
+	assert_int_equal(stat(a.sun_path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+
+	close(h->conn_fd);
+	h->conn_fd = -1;
+	h->connected = false;
+	close(f->peer);
+	/* nobody is there: no error, no waiting */
+	assert_int_equal(handoff_accept(&f->p.w, &f->e), HANDOFF_GOES_ON);
+	assert_false(h->connected);
+	f->peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(f->peer, (struct sockaddr *)&a, len), 0);
+	assert_int_equal(handoff_accept(&f->p.w, &f->e), HANDOFF_GOES_ON);
+	assert_true(h->connected);
+	send_item(f, 100);
+	assert_int_equal(receive(f), HANDOFF_GOES_ON);
+	assert_record_100(f); /* with the sender's pid */
+	close(h->listen_fd);
+	h->listen_fd = -1;
+	handoff_unlink();
+	assert_int_equal(stat(a.sun_path, &st), -1);
+	assert_int_equal(chdir("/"), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void only_a_listening_socket_is_adopted(void **state)
+{
+	struct fixture *f = *state;
+	int fd = eventfd(0, EFD_CLOEXEC);
+
+	assert_true(handoff_adopt_listener(fd, &f->e) < 0);
+	assert_true(handoff_adopt_listener(f->peer, &f->e) < 0);
+	assert_true(handoff_adopt_listener(-1, &f->e) < 0);
+	close(fd);
+}
+
+#define handoff_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		handoff_test(a_task_becomes_a_record_with_its_lazy_mappings),
+		handoff_test(a_blocking_userfaultfd_is_made_not_to_block),
+		handoff_test(a_whole_tree_comes_in_any_order),
+		handoff_test(what_has_not_come_is_waited_for),
+		handoff_test(tasks_are_spread_over_the_owners),
+		handoff_test(a_word_in_two_pieces_is_refused),
+		handoff_test(garbage_is_refused),
+		handoff_test(words_at_the_edges_are_refused),
+		handoff_test(an_unknown_pid_with_a_descriptor_is_refused),
+		handoff_test(memory_of_a_zombie_is_refused),
+		handoff_test(a_byte_without_descriptor_is_refused),
+		handoff_test(another_kind_of_descriptor_is_refused),
+		handoff_test(a_connection_closed_too_early_is_a_failed_restore),
+		handoff_test(a_connection_closed_without_a_word_is_told_apart),
+		handoff_test(a_connection_closed_inside_an_item_names_the_task),
+		handoff_test(no_memory_for_a_record_is_an_error_and_leaves_nothing),
+		handoff_test(a_word_that_the_dead_worker_took_is_kept),
+		handoff_test(an_item_that_came_whole_gets_its_record),
+		handoff_test(a_record_that_was_made_is_not_made_again),
+		handoff_test(an_item_half_cleared_up_is_counted_once),
+		handoff_test(an_end_or_a_zombie_that_the_dead_worker_took_counts),
+		handoff_test(the_listener_is_found_by_name_and_accepts_with_credentials),
+		handoff_test(only_a_listening_socket_is_adopted),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
