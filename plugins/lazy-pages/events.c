@@ -17,6 +17,7 @@
 
 #include "compiler.h"
 #include "fault.h"
+#include "growth.h"
 #include "kin.h"
 #include "owner.h"
 #include "wipe.h"
@@ -150,6 +151,7 @@ static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool repl
 	if (m->event != JOURNAL_EVENT_DONE)
 		t->owner->tally->forgiven += left - task_left(t);
 	t->stuck_since_ns = 0;
+	growth_rearm(t);
 }
 
 static bool is_event(const struct uffd_msg *m)

@@ -13,13 +13,15 @@
 
 #include "compiler.h"
 #include "events.h"
+#include "growth.h"
 #include "owner.h"
 #include "place.h"
 #include "sweep.h"
 #include "worker.h"
 
-#define ROUNDS	    64 /* of reading and answering, before others have their turn */
-#define ZERO_WINDOW 16 /* pages made zero around a page that has no contents */
+#define KNOT_NS	    20000000 /* of EAGAIN and no event, before growth.h is asked */
+#define ROUNDS	    64	     /* of reading and answering, before others have their turn */
+#define ZERO_WINDOW 16	     /* pages made zero around a page that has no contents */
 
 enum answer { ANSWERED, KEEP, KEEP_AND_READ };
 
@@ -46,13 +48,15 @@ void fault_add(struct task *t, uint64_t addr, bool write, uint64_t now)
 	t->faults[t->nfaults++] = (struct fault){.addr = addr, .read_ns = now, .write = write};
 }
 
-static enum answer trouble(struct task *t, const struct fault *f, struct placed p)
+static enum answer trouble(struct task *t, struct fault *f, struct placed p)
 {
 	const struct log *log = t->worker->log;
 
 	switch (p.outcome) {
 	case PLACE_AGAIN:
 		t->owner->tally->again++;
+		if (!f->again_ns)
+			f->again_ns = now_ns();
 		return KEEP_AND_READ;
 	case PLACE_GONE:
 		t->gone = true;
@@ -129,7 +133,7 @@ static uint64_t zero_window(const struct task *t, uint64_t addr)
 	return n;
 }
 
-static enum answer answer_zero(struct task *t, const struct fault *f)
+static enum answer answer_zero(struct task *t, struct fault *f)
 {
 	static const char zeros[PAGE_SIZE] __attribute__((aligned(4096)));
 	uint64_t more = zero_window(t, f->addr) - 1;
@@ -140,6 +144,9 @@ static enum answer answer_zero(struct task *t, const struct fault *f)
 		p = place_copy(t->rec->uffd, f->addr, zeros, PAGE_SIZE);
 	else
 		p = place_zero(t->rec->uffd, f->addr, PAGE_SIZE);
+	if (p.outcome == PLACE_AGAIN && f->again_ns &&
+	    now_ns() - f->again_ns > (t->ndisarmed ? 0 : KNOT_NS) && growth_release(t, f->addr))
+		return ANSWERED;
 	if (p.outcome != PLACE_DONE && p.outcome != PLACE_EXISTS)
 		return trouble(t, f, p);
 	t->owner->tally->zero_faults++;

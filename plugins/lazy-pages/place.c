@@ -68,6 +68,21 @@ int place_wake(int uffd, uint64_t addr, uint64_t len)
 	return ioctl(uffd, UFFDIO_WAKE, &r) ? -errno : 0;
 }
 
+int place_disarm(int uffd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_range r = {.start = addr, .len = len};
+
+	return ioctl(uffd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
+}
+
+int place_arm(int uffd, uint64_t addr, uint64_t len)
+{
+	struct uffdio_register r = {.range = {.start = addr, .len = len},
+				    .mode = UFFDIO_REGISTER_MODE_MISSING};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
 int place_wake_all(int uffd)
 {
 	/* The top of user space with five and with four levels of page tables. */

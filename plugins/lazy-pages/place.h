@@ -34,6 +34,9 @@ struct placed place_copy(int uffd, uint64_t addr, const void *src, uint64_t len)
 struct placed place_zero(int uffd, uint64_t addr, uint64_t len);
 /* Makes waiters in the range ask again. 0 or -errno. */
 int place_wake(int uffd, uint64_t addr, uint64_t len);
+/* Takes a range out of the descriptor's care, which lets its waiters go on, and puts it back. */
+int place_disarm(int uffd, uint64_t addr, uint64_t len);
+int place_arm(int uffd, uint64_t addr, uint64_t len);
 /* Makes every waiter of the address space ask again: after a change of workers. */
 int place_wake_all(int uffd);
 

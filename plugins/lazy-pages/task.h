@@ -24,7 +24,14 @@ struct fault {
 	uint64_t addr; /* of the page */
 	uint64_t read_ns;
 	bool write;
-	bool wanted; /* the source has been asked */
+	bool wanted;	   /* the source has been asked */
+	uint64_t again_ns; /* since when the kernel has answered EAGAIN; 0: it has not */
+};
+
+#define TASK_DISARMED 8
+
+struct range {
+	uint64_t start, end;
 };
 
 struct task {
@@ -42,8 +49,10 @@ struct task {
 	bool cold;		/* the sweep waits for the source */
 	bool noted;		/* the last trouble has been logged */
 	uint64_t not_before_ns; /* no background before: layout changing, no memory, read error */
-	uint64_t lend_not_before_ns; /* no loan before: the last one brought nothing */
-	int guard_fd;		     /* guard.h; -1: cannot be asked, or not opened yet */
+	uint64_t lend_not_before_ns;	      /* no loan before: the last one brought nothing */
+	struct range disarmed[TASK_DISARMED]; /* growth.h */
+	size_t ndisarmed;
+	int guard_fd; /* guard.h; -1: cannot be asked, or not opened yet */
 	bool guard_tried;
 	uint64_t guard_from, guard_to, guard_ns; /* seen without guards, and when */
 	uint64_t opened_ns;
