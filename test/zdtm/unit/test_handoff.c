@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The hand-off: what a restore sends, in pieces and in any order, becomes records; whatever else is
  * sent is refused by name; a worker that starts in the middle goes on where the other was. */
-#include "worker_parts.h"
+#include "restore_peer.h"
 
 #include <errno.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 #include "handoff.h"
 
-#define FINISHED 0x52535446
-#define A	 UINT64_C(0x10000000)
-#define B	 UINT64_C(0x20000000)
-#define C	 UINT64_C(0x30000000)
+#define A UINT64_C(0x10000000)
+#define B UINT64_C(0x20000000)
+#define C UINT64_C(0x30000000)
 
 struct fixture {
 	struct parts p;
@@ -69,47 +67,6 @@ static int teardown(void **state)
 		close(f->peer);
 	parts_end(&f->p);
 	return 0;
-}
-
-static void send_bytes(const struct fixture *f, const void *p, size_t n)
-{
-	assert_int_equal(send(f->peer, p, n, MSG_NOSIGNAL), n);
-}
-
-static void send_word(const struct fixture *f, int32_t word)
-{
-	send_bytes(f, &word, sizeof(word));
-}
-
-static void send_fd(const struct fixture *f, int fd)
-{
-	char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
-	struct iovec v = {&byte, 1};
-	struct msghdr m = {.msg_iov = &v,
-			   .msg_iovlen = 1,
-			   .msg_control = control,
-			   .msg_controllen = sizeof(control)};
-	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-
-	c->cmsg_level = SOL_SOCKET;
-	c->cmsg_type = SCM_RIGHTS;
-	c->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-	assert_int_equal(sendmsg(f->peer, &m, MSG_NOSIGNAL), 1);
-}
-
-static void send_uffd(const struct fixture *f)
-{
-	int fd = parts_uffd();
-
-	send_fd(f, fd);
-	close(fd); /* as the restorer does */
-}
-
-static void send_item(const struct fixture *f, int pid)
-{
-	send_word(f, pid);
-	send_uffd(f);
 }
 
 static void restore_closes(struct fixture *f)
@@ -196,7 +153,7 @@ static void a_task_becomes_a_record_with_its_lazy_mappings(void **state)
 {
 	struct fixture *f = *state;
 
-	send_item(f, 100);
+	peer_item(f->peer, 100);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(records(f), 1);
 	assert_record_100(f);
@@ -212,8 +169,8 @@ static void a_blocking_userfaultfd_is_made_not_to_block(void **state)
 	int fd = parts_uffd();
 
 	assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
-	send_word(f, 100);
-	send_fd(f, fd);
+	peer_word(f->peer, 100);
+	peer_fd(f->peer, fd);
 	close(fd);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_uffd(record_of(f, 100)->uffd);
@@ -228,13 +185,13 @@ static void a_whole_tree_comes_in_any_order(void **state)
 
 		for (size_t i = 0; i < 3; i++) {
 			if (orders[k][i] < 0)
-				send_word(f, orders[k][i]);
+				peer_word(f->peer, orders[k][i]);
 			else
-				send_item(f, orders[k][i]);
+				peer_item(f->peer, orders[k][i]);
 		}
 		assert_int_equal(receive(f), HANDOFF_GOES_ON);
 		assert_false(f->p.w.journal->restore_finished);
-		send_word(f, FINISHED);
+		peer_word(f->peer, RESTORE_FINISHED);
 		assert_int_equal(receive(f), HANDOFF_FINISHED);
 		assert_true(f->p.w.journal->restore_finished);
 		assert_int_equal(records(f), 2);
@@ -255,15 +212,15 @@ static void what_has_not_come_is_waited_for(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	send_word(f, 100);
+	peer_word(f->peer, 100);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(records(f), 0);
 	assert_int_equal(f->p.w.journal->handoff.items, 0);
-	send_uffd(f);
+	peer_uffd(f->peer);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(records(f), 1);
-	send_word(f, -101);
+	peer_word(f->peer, -101);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(f->p.w.journal->handoff.items, 2);
 	assert_int_equal(records(f), 1);
@@ -273,8 +230,8 @@ static void tasks_are_spread_over_the_owners(void **state)
 {
 	struct fixture *f = *state;
 
-	send_item(f, 100);
-	send_item(f, 102);
+	peer_item(f->peer, 100);
+	peer_item(f->peer, 102);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	for (unsigned i = 0; i < PARTS_OWNERS; i++)
 		assert_true(f->p.owner[i].ninbox <= 1);
@@ -286,7 +243,7 @@ static void a_word_in_two_pieces_is_refused(void **state)
 	struct fixture *f = *state;
 	int32_t word = 100;
 
-	send_bytes(f, &word, 2);
+	peer_bytes(f->peer, &word, 2);
 	assert_refused(f, "2 bytes instead of a 4-byte pid");
 }
 
@@ -294,20 +251,27 @@ static void garbage_is_refused(void **state)
 {
 	struct fixture *f = *state;
 
-	send_bytes(f, "GET / HTTP/1.1\r\n\r\n", 18);
+	peer_bytes(f->peer, "GET / HTTP/1.1\r\n\r\n", 18);
 	assert_refused(f, "neither a task of the checkpoint nor the end");
 	assert_int_equal(records(f), 0);
 }
 
 static void words_at_the_edges_are_refused(void **state)
 {
-	static const int32_t words[] = {1,	    -1,		99,	      -100000,	INT32_MAX,
-					0x7fffff00, -INT32_MAX, FINISHED + 1, -FINISHED};
+	static const int32_t words[] = {1,
+					-1,
+					99,
+					-100000,
+					INT32_MAX,
+					0x7fffff00,
+					-INT32_MAX,
+					RESTORE_FINISHED + 1,
+					-RESTORE_FINISHED};
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
 		struct fixture *f = *state;
 
-		send_word(f, words[i]);
+		peer_word(f->peer, words[i]);
 		assert_refused(f, "neither a task of the checkpoint nor the end");
 		teardown(state);
 		setup(state);
@@ -318,7 +282,7 @@ static void an_unknown_pid_with_a_descriptor_is_refused(void **state)
 {
 	struct fixture *f = *state;
 
-	send_item(f, 4711);
+	peer_item(f->peer, 4711);
 	assert_refused(f, "4711");
 	assert_int_equal(records(f), 0);
 }
@@ -327,7 +291,7 @@ static void memory_of_a_zombie_is_refused(void **state)
 {
 	struct fixture *f = *state;
 
-	send_item(f, 101);
+	peer_item(f->peer, 101);
 	assert_refused(f, "task 101");
 	assert_int_equal(records(f), 0);
 }
@@ -336,8 +300,8 @@ static void a_byte_without_descriptor_is_refused(void **state)
 {
 	struct fixture *f = *state;
 
-	send_word(f, 100);
-	send_bytes(f, "", 1);
+	peer_word(f->peer, 100);
+	peer_bytes(f->peer, "", 1);
 	assert_refused(f, "no descriptor came for task 100");
 }
 
@@ -346,8 +310,8 @@ static void another_kind_of_descriptor_is_refused(void **state)
 	struct fixture *f = *state;
 	int fd = eventfd(0, EFD_CLOEXEC);
 
-	send_word(f, 100);
-	send_fd(f, fd);
+	peer_word(f->peer, 100);
+	peer_fd(f->peer, fd);
 	close(fd);
 	assert_refused(f, "no userfaultfd: anon_inode:[eventfd]");
 	assert_int_equal(records(f), 0);
@@ -358,9 +322,9 @@ static void a_connection_closed_too_early_is_a_failed_restore(void **state)
 	for (int sent = 1; sent <= 2; sent++) {
 		struct fixture *f = *state;
 
-		send_item(f, 100);
+		peer_item(f->peer, 100);
 		if (sent > 1)
-			send_word(f, -101);
+			peer_word(f->peer, -101);
 		restore_closes(f);
 		assert_refused(f, sent == 1 ? "after 1 items" : "after 2 items");
 		teardown(state);
@@ -382,7 +346,7 @@ static void a_connection_closed_inside_an_item_names_the_task(void **state)
 {
 	struct fixture *f = *state;
 
-	send_word(f, 102);
+	peer_word(f->peer, 102);
 	restore_closes(f);
 	assert_refused(f, "task 102");
 }
@@ -394,7 +358,7 @@ static void no_memory_for_a_record_is_an_error_and_leaves_nothing(void **state)
 
 	while (arena_page_new(f->p.arena, 0)) {
 	}
-	send_item(f, 100);
+	peer_item(f->peer, 100);
 	assert_refused(f, "no memory for task 100");
 	assert_int_equal(records(f), 0);
 	assert_int_equal(given(f), 0);
@@ -412,10 +376,10 @@ static void a_word_that_the_dead_worker_took_is_kept(void **state)
 {
 	struct fixture *f = *state;
 
-	send_word(f, 100);
+	peer_word(f->peer, 100);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	next_worker(f);
-	send_uffd(f);
+	peer_uffd(f->peer);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_record_100(f);
 	assert_int_equal(f->p.w.journal->handoff.items, 1);
@@ -432,7 +396,7 @@ static void fill_item(struct fixture *f, int pid)
 			   .msg_controllen = sizeof(h->control)};
 
 	h->word = pid;
-	send_uffd(f);
+	peer_uffd(f->peer);
 	assert_int_equal(recvmsg(h->conn_fd, &m, MSG_CMSG_CLOEXEC), 1);
 }
 
@@ -467,7 +431,7 @@ static void a_record_that_was_made_is_not_made_again(void **state)
 	assert_int_equal(h->items, 1);
 	assert_int_equal(h->word, 0);
 	/* and the next item is another one */
-	send_item(f, 102);
+	peer_item(f->peer, 102);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(records(f), 2);
 }
@@ -491,9 +455,9 @@ static void an_item_half_cleared_up_is_counted_once(void **state)
 		assert_int_equal(h->items, 1);
 		assert_int_equal(records(f), 1);
 	}
-	send_word(f, -101);
-	send_item(f, 102);
-	send_word(f, FINISHED);
+	peer_word(f->peer, -101);
+	peer_item(f->peer, 102);
+	peer_word(f->peer, RESTORE_FINISHED);
 	assert_int_equal(receive(f), HANDOFF_FINISHED);
 	assert_int_equal(h->items, 3);
 }
@@ -503,14 +467,14 @@ static void an_end_or_a_zombie_that_the_dead_worker_took_counts(void **state)
 	struct fixture *f = *state;
 	struct handoff_record *h = &f->p.w.journal->handoff;
 
-	send_item(f, 100);
-	send_item(f, 102);
+	peer_item(f->peer, 100);
+	peer_item(f->peer, 102);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	h->word = -101;
 	next_worker(f);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_int_equal(h->items, 3);
-	h->word = FINISHED;
+	h->word = RESTORE_FINISHED;
 	next_worker(f);
 	assert_int_equal(receive(f), HANDOFF_FINISHED);
 	assert_true(f->p.w.journal->restore_finished);
@@ -546,7 +510,7 @@ static void the_listener_is_found_by_name_and_accepts_with_credentials(void **st
 	assert_int_equal(connect(f->peer, (struct sockaddr *)&a, len), 0);
 	assert_int_equal(handoff_accept(&f->p.w, &f->e), HANDOFF_GOES_ON);
 	assert_true(h->connected);
-	send_item(f, 100);
+	peer_item(f->peer, 100);
 	assert_int_equal(receive(f), HANDOFF_GOES_ON);
 	assert_record_100(f); /* with the sender's pid */
 	close(h->listen_fd);
