@@ -14,12 +14,14 @@
 #include "compiler.h"
 #include "events.h"
 #include "growth.h"
+#include "kin.h"
 #include "owner.h"
 #include "place.h"
 #include "sweep.h"
 #include "worker.h"
 
 #define KNOT_NS	    20000000 /* of EAGAIN and no event, before growth.h is asked */
+#define IDLE_ROUNDS 16	     /* of EAGAIN without a message, before others have their turn */
 #define ROUNDS	    64	     /* of reading and answering, before others have their turn */
 #define ZERO_WINDOW 16	     /* pages made zero around a page that has no contents */
 
@@ -102,12 +104,14 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 		return KEEP;
 	}
 	zero = !f->write && bytes_are_zero(bytes, PAGE_SIZE);
+	kin_before(t, f->addr);
 	p = zero ? place_zero(t->rec->uffd, f->addr, PAGE_SIZE)
 		 : place_copy(t->rec->uffd, f->addr, bytes, PAGE_SIZE);
 	if (p.outcome != PLACE_DONE && p.outcome != PLACE_EXISTS)
 		return trouble(t, f, p);
 	now = now_ns();
 	if (p.outcome == PLACE_DONE) {
+		kin_after(t, f->addr);
 		o->tally->placed[CAUSE_FAULT]++;
 		o->tally->zero += zero;
 		tally_stall(o->tally, now - f->read_ns);
@@ -189,14 +193,18 @@ static bool answer_all(struct task *t, bool drained)
 
 void fault_serve(struct task *t)
 {
-	for (int round = 0; round < ROUNDS && !t->gone; round++) {
+	int idle = 0;
+
+	for (int round = 0; round < ROUNDS && idle < IDLE_ROUNDS && !t->gone; round++) {
 		bool drained, read_again;
 		size_t n = events_read(t, now_ns(), &drained);
 
 		read_again = answer_all(t, drained);
 		if (drained && !read_again)
 			break;
-		if (!n)
+		if (!n) {
+			idle++;
 			sched_yield();
+		}
 	}
 }

@@ -16,39 +16,46 @@
 #include "place.h"
 #include "worker.h"
 
-#define TRIALS	       32
-#define PLACE_TRIES    2000
+#define TRIALS	       16
+#define PLACE_TRIES    40 /* of all trials of one call together */
 #define PLACE_WAIT_NS  50000
 #define CANDIDATES_MAX 32768
 #define PRESENT	       (UINT64_C(3) << 62) /* in memory, or in swap */
 #define GUARD	       (UINT64_C(1) << 58) /* since 6.15 */
 
-struct candidates {
+/* Who it can be. */
+struct kin {
 	int *pid;
 	size_t n, room;
+	size_t without; /* those in front, which have nothing at the page in question */
+	unsigned trials;
+	bool alone;	/* there was one left after the last trial */
+	bool everybody; /* not just the parent's children */
 };
 
-static void candidates_free(struct candidates *c)
+void kin_free(struct kin *k)
 {
-	free(c->pid);
+	if (k)
+		free(k->pid);
+	free(k);
 }
 
-static void add(struct candidates *c, int pid)
+static void add(struct kin *k, int pid)
 {
-	if (c->n == c->room && c->room < CANDIDATES_MAX) {
-		size_t room = c->room ? c->room * 2 : 64;
-		int *v = reallocarray(c->pid, room, sizeof(*v));
+	if (k->n == k->room && k->room < CANDIDATES_MAX) {
+		size_t room = k->room ? k->room * 2 : 64;
+		int *v = reallocarray(k->pid, room, sizeof(*v));
 
 		if (!v)
 			return;
-		c->pid = v;
-		c->room = room;
+		k->pid = v;
+		k->room = room;
 	}
-	if (pid > 0 && c->n < c->room)
-		c->pid[c->n++] = pid;
+	if (pid > 0 && k->n < k->room)
+		k->pid[k->n++] = pid;
 }
 
-static void add_children(struct candidates *c, int parent)
+static void add_children(struct kin *k, int parent)
 {
 	struct dirent *d;
 	char path[64];
@@ -65,19 +72,19 @@ static void add_children(struct candidates *c, int parent)
 		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/children", parent, d->d_name);
 		f = fopen(path, "re");
 		while (f && fscanf(f, "%d", &pid) == 1)
-			add(c, pid);
+			add(k, pid);
 	}
 	if (dir)
 		closedir(dir);
 }
 
-static void add_everybody(struct candidates *c)
+static void add_everybody(struct kin *k)
 {
 	DIR *dir = opendir("/proc");
 	struct dirent *d;
 
 	while (dir && (d = readdir(dir)))
-		add(c, atoi(d->d_name));
+		add(k, atoi(d->d_name));
 	if (dir)
 		closedir(dir);
 }
@@ -101,20 +108,101 @@ static enum look look(int pid, uint64_t addr)
 	return entry & PRESENT ? PAGE : NOTHING;
 }
 
+static bool kin_open(struct task *t)
+{
+	struct kin *k = t->kin;
+
+	if (!k)
+		k = t->kin = calloc(1, sizeof(*k));
+	if (!k)
+		return false;
+	if (k->n)
+		return true;
+	if (!k->trials && t->rec->parent_pid)
+		add_children(k, t->rec->parent_pid);
+	if (!k->n && !k->everybody) {
+		/* The parent is not known, or has died. */
+		k->everybody = true;
+		add_everybody(k);
+	}
+	return k->n;
+}
+
+/* False when this page cannot tell, or must not be placed: a guard would be overwritten. */
+static bool before(struct kin *k, uint64_t addr)
+{
+	k->without = 0;
+	for (size_t i = 0; i < k->n; i++) {
+		int pid = k->pid[i];
+		enum look there = look(pid, addr);
+
+		if (there == GUARDED)
+			return false;
+		if (there != NOTHING)
+			continue;
+		k->pid[i] = k->pid[k->without];
+		k->pid[k->without++] = pid;
+	}
+	return k->without;
+}
+
+/*
+ * The child is one of those in whose page table the page has appeared, if it is a candidate at
+ * all. Another can be there by chance, when its owner has filled the same page at that moment: so
+ * the last one has to pass twice. A trial that nobody passes says nothing, but too many of them say
+ * that the child is not among them.
+ */
+static void after(struct task *t, uint64_t addr)
+{
+	struct kin *k = t->kin;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < k->without; i++)
+		if (look(k->pid[i], addr) == PAGE)
+			k->pid[kept++] = k->pid[i];
+	if (++k->trials % TRIALS == 0 && !kept)
+		k->n = 0;
+	if (!kept)
+		return;
+	k->n = kept;
+	if (kept == 1 && k->alone) {
+		t->rec->real_pid = k->pid[0];
+		log_debug(t->worker->log, "%s: is process %d", task_name(t).text, k->pid[0]);
+	}
+	k->alone = kept == 1;
+}
+
+static bool is_sought(const struct task *t)
+{
+	return t->rec->parent && !t->rec->real_pid && (!t->kin || t->kin->trials < 2 * TRIALS);
+}
+
+void kin_before(struct task *t, uint64_t addr)
+{
+	if (is_sought(t) && kin_open(t))
+		before(t->kin, addr);
+}
+
+void kin_after(struct task *t, uint64_t addr)
+{
+	if (is_sought(t) && t->kin)
+		after(t, addr);
+}
+
 /* Places the page of @r, as the sweep would. */
-static bool place(struct task *t, const struct run *r)
+static bool place(struct task *t, const struct run *r, int *tries)
 {
 	struct worker *w = t->worker;
-	const void *bytes;
 	struct placed p = {.outcome = PLACE_AGAIN};
+	const void *bytes;
 
 	if (source_fetch(w->source, r->where, 1, t->owner->scratch, &bytes))
 		return false;
 	/* The fork whose event has just been read may not have got to its end. */
-	for (int i = 0; i < PLACE_TRIES && p.outcome == PLACE_AGAIN; i++) {
-		if (i)
-			nanosleep(&(struct timespec){.tv_nsec = PLACE_WAIT_NS}, NULL);
+	while (p.outcome == PLACE_AGAIN && (*tries)-- > 0) {
 		p = place_copy(t->rec->uffd, r->addr, bytes, PAGE_SIZE);
+		if (p.outcome == PLACE_AGAIN)
+			nanosleep(&(struct timespec){.tv_nsec = PLACE_WAIT_NS}, NULL);
 	}
 	if (p.outcome == PLACE_GONE)
 		t->gone = true;
@@ -127,11 +215,11 @@ static bool place(struct task *t, const struct run *r)
 }
 
 /* An owed page at a place that nobody else is likely to be filling at this moment. */
-static bool some_page(const struct task *t, int trial, struct run *r)
+static bool some_page(const struct task *t, struct run *r)
 {
 	const struct region *v;
 	size_t n = space_regions(t->space, &v);
-	uint64_t mix = (t->rec->unique * 64 + (uint64_t)trial + 1) * 0x9e3779b97f4a7c15;
+	uint64_t mix = (t->rec->unique * 64 + t->kin->trials + 1) * 0x9e3779b97f4a7c15;
 	const struct region *in = n ? &v[mix % n] : NULL;
 	uint64_t offset = in ? (mix >> 20) % (in->end - in->start) & ~(PAGE_SIZE - 1) : 0;
 
@@ -139,75 +227,19 @@ static bool some_page(const struct task *t, int trial, struct run *r)
 		      space_gather(t->space, 0, 1, 1, r, 1));
 }
 
-/* Moves those that have nothing at @addr to the front; returns how many. -1: one has a guard. */
-static ssize_t without_page(struct candidates *c, uint64_t addr)
-{
-	size_t front = 0;
-
-	for (size_t i = 0; i < c->n; i++) {
-		int pid = c->pid[i];
-		enum look there = look(pid, addr);
-
-		if (there == GUARDED)
-			return -1; /* it could be the child, and the guard would be overwritten */
-		if (there != NOTHING)
-			continue;
-		c->pid[i] = c->pid[front];
-		c->pid[front++] = pid;
-	}
-	return (ssize_t)front;
-}
-
-/*
- * The child is among the candidates or not. If it is, it is one of those in whose page table the
- * page appears; one that is not the child may be, too, by chance, when its owner fills the same
- * page at that moment: so the last one has to pass twice. A trial that nobody passes says nothing.
- */
-static int find_among(struct task *t, struct candidates *c)
-{
-	bool alone = false;
-
-	for (int i = 0; i < TRIALS && c->n && !t->gone; i++) {
-		size_t kept = 0;
-		ssize_t before;
-		struct run r;
-
-		if (!some_page(t, i, &r))
-			return 0;
-		before = without_page(c, r.addr);
-		if (before <= 0 || !place(t, &r))
-			continue;
-		for (size_t k = 0; k < (size_t)before; k++)
-			if (look(c->pid[k], r.addr) == PAGE)
-				c->pid[kept++] = c->pid[k];
-		if (!kept)
-			continue;
-		c->n = kept;
-		if (kept == 1 && alone)
-			return c->pid[0];
-		alone = kept == 1;
-	}
-	return 0;
-}
-
 int kin_find_pid(struct task *t)
 {
-	_cleanup_(candidates_free) struct candidates near = {0};
-	_cleanup_(candidates_free) struct candidates all = {0};
-	int pid = 0;
+	int tries = PLACE_TRIES;
 
-	if (t->rec->real_pid)
-		return t->rec->real_pid;
-	if (t->rec->parent_pid) {
-		add_children(&near, t->rec->parent_pid);
-		pid = find_among(t, &near);
+	while (is_sought(t) && !t->gone && tries > 0 && kin_open(t)) {
+		struct run r;
+
+		if (!some_page(t, &r))
+			break;
+		if (before(t->kin, r.addr) && place(t, &r, &tries))
+			after(t, r.addr);
+		else
+			t->kin->trials++;
 	}
-	/* Its parent is not known or has died. */
-	if (!pid && !t->gone) {
-		add_everybody(&all);
-		pid = find_among(t, &all);
-	}
-	t->rec->real_pid = pid;
-	log_debug(t->worker->log, "%s: is process %d", task_name(t).text, pid);
-	return pid;
+	return t->rec->real_pid;
 }

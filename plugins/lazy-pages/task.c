@@ -10,6 +10,7 @@
 #include "collapse.h"
 #include "compiler.h"
 #include "events.h"
+#include "kin.h"
 #include "owner.h"
 #include "place.h"
 #include "worker.h"
@@ -55,6 +56,7 @@ struct task *task_open(struct worker *w, int slot)
 
 void task_free(struct task *t)
 {
+	kin_free(t->kin);
 	cleanup_close(&t->guard_fd);
 	space_free(t->space);
 	free(t->faults);

@@ -52,7 +52,8 @@ struct task {
 	uint64_t lend_not_before_ns;	      /* no loan before: the last one brought nothing */
 	struct range disarmed[TASK_DISARMED]; /* growth.h */
 	size_t ndisarmed;
-	int guard_fd; /* guard.h; -1: cannot be asked, or not opened yet */
+	struct kin *kin; /* kin.h; NULL when not looked for */
+	int guard_fd;	 /* guard.h; -1: cannot be asked, or not opened yet */
 	bool guard_tried;
 	uint64_t guard_from, guard_to, guard_ns; /* seen without guards, and when */
 	uint64_t opened_ns;

@@ -55,8 +55,13 @@ int wipe_on_fork(const struct task *t, struct space *child)
 		snprintf(path, sizeof(path), "/proc/%d/smaps", t->rec->real_pid);
 		f = fopen(path, "re");
 	}
-	if (!f)
+	if (!f) {
+		log_info(t->worker->log,
+			 "%s: not known which process it is; what its child does not "
+			 "inherit is taken from the images",
+			 task_name(t).text);
 		return wipe_as_dumped(t, child);
+	}
 	while (!ret && getline(&line, &room, f) > 0) {
 		char *p;
 
