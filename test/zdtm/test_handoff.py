@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The socket between the restore and the manager: restores that fail, never come, come again, and
-whatever else may knock. A manager that refuses does so by itself, with a reason and a status that is
-not 0; and it leaves no socket behind.
+"""The socket between the restore and the manager.
+
+Restores that fail, never come, come again, and whatever else may knock. A manager that refuses does
+so by itself, with a reason and a status that is not 0; and it leaves no socket behind.
 """
 
 import os

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Worker, keeper and deputy die, alone or two at a time, at any instant. Tasks wait and go on with the
-right bytes; whoever is left makes the others anew; in the end the manager exits 0 by itself.
+"""Worker, keeper and deputy die, alone or two at a time, at any instant.
+
+Tasks wait and go on with the right bytes; whoever is left makes the others anew; in the end the
+manager exits 0 by itself.
 """
 
 import random
@@ -26,7 +28,7 @@ def find(name):
 
 
 def wait_all_gone(c, first):
-    """The last keeper must exit with status 0. When the first was killed, it is an orphan of ours."""
+    """The last keeper must exit with status 0; an orphan of ours when the first was killed."""
     if first:
         c.wait_manager()
         return
@@ -94,25 +96,28 @@ def test_fifty_kills_of_the_worker(case, seed, load):
         assert rounds < 60, f"only {total} kills in {rounds} rounds"
 
 
-@pytest.mark.parametrize("load", LOADS, ids=lambda x: x[0])
-@pytest.mark.parametrize("victims", [("lazy-keeper",), ("lazy-deputy",), ("lazy-keeper", "lazy-worker"),
+@pytest.mark.parametrize("load", [("who_threads_random", "paced"), LOADS[1]],
+                         ids=lambda x: x[0])
+@pytest.mark.parametrize("victims", [("lazy-keeper",), ("lazy-deputy",),
+                                     ("lazy-keeper", "lazy-worker"),
                                      ("lazy-deputy", "lazy-worker")], ids="+".join)
 def test_keeper_or_deputy_killed(case, load, victims):
-    """While only faults are served, or when the background has begun."""
-    c = case(*load)
-    c.start()
-    c.dump()
-    c.serve(held=True, env={"LAZY_PAGES_TEST_BACKGROUND_DELAY_MS": "100"})
-    c.restore()
-    time.sleep(random.Random(c.seed).random() * 0.12)
-    doomed = [p for name in victims for p in find(name)]
-    assert len(doomed) == len(victims), "the manager is not there any more"
-    for pid in doomed:
-        processes.kill(pid)
-    c.wait_result()
-    c.wait_exit()
-    wait_all_gone(c, first="lazy-keeper" not in victims)
-    c.check_log(LOSSES)
+    """While only faults are served. On a busy machine that time may be missed: then once more."""
+    for _ in range(5):
+        c = prepared(case, load, held=True)
+        c.restore()
+        time.sleep(random.Random(c.seed).random() * 0.2)
+        doomed = [p for name in victims for p in find(name)]
+        for pid in doomed:
+            processes.kill(pid)
+        late = len(doomed) < len(victims)
+        c.wait_result()
+        c.wait_exit()
+        wait_all_gone(c, first=late or "lazy-keeper" not in victims)
+        c.check_log(LOSSES)
+        if not late:
+            return
+    raise AssertionError("the manager was never there to be killed")
 
 
 def test_each_is_killed_in_turn(case, seed):

@@ -6,8 +6,8 @@ Limits that the kernel sets, shown here:
 - A core dump that is taken while pages are owed: the kernel never waits for a userfaultfd while it
   dumps core, so pages that have arrived are in it, right to the byte, and those that have not are
   zeros or holes.
-- A read of /proc/PID/mem (and ptrace's PEEK) does not wait either: where a page is owed it gives EIO.
-  process_vm_readv(2) waits and gives the page.
+- A read of /proc/PID/mem (and ptrace's PEEK) does not wait either: where a page is owed it gives
+  EIO. process_vm_readv(2) waits and gives the page.
 """
 
 import errno

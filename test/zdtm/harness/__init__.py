@@ -10,7 +10,7 @@ run() is these steps, which a test may take one by one, with its own things in b
     c.start()                           # runs build/test/programs/program, waits for "ready"
     c.dump()                            # criu dump; the program is dead afterwards
     c.serve(held=True)                  # starts the manager; waits until it listens
-    c.restore()                         # criu restore --lazy-pages -d; pidns=True: in a pid namespace
+    c.restore()                         # criu restore --lazy-pages -d; pidns=True: in a namespace
     c.finish()                          # result PASS, exit status 0, manager exits 0, logs clean
 
 held=True: the background begins only a second after the restore-finished word (faults are served at

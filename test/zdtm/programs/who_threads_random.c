@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Eight threads read and write random words of one area, each its own words. No word is lost. */
+/*
+ * Eight threads read and write random words of one area, each its own words. No word is lost. With
+ * the argument "paced" they take their time: two seconds at least.
+ */
 #include "lazytest.h"
 
 #define THREADS 8
@@ -13,9 +16,12 @@ static void *thread_main(void *arg)
 {
 	uintptr_t me = (uintptr_t)arg;
 	uint64_t state = me;
+	bool paced = !strcmp(test_arg(0), "paced");
 
 	test_wait_go();
 	for (int i = 0; i < TOUCHES; i++) {
+		if (paced && i % 20 == 0)
+			test_sleep_ms(1);
 		uint64_t page = random_next(&state) % PAGES;
 		uint64_t *w = area + page * 512 + me * 64;
 
