@@ -329,6 +329,29 @@ static void run_wipe_moved(void)
 	child_wait(ev_fork(NULL, wipe_child, NULL));
 }
 
+/*
+ * What is wiped is so as it was at the moment of the fork, whatever the parent does right after it.
+ */
+static void run_wipe_then_changed(void)
+{
+	struct arena *a = arena[0];
+	pid_t pid[30];
+
+	for (uint32_t i = 0; i < 30; i++) {
+		uint32_t s = 300 + i * 60;
+
+		pid[i] = ev_fork(NULL, ev_child_checks, NULL);
+		if (i % 3 == 0)
+			ev_map(a, s, 40, RW);
+		else if (i % 3 == 1)
+			ev_unmap(a, s, 40);
+		else
+			ev_move(a, s, 40, 2500 + i * 50);
+	}
+	for (uint32_t i = 0; i < 30; i++)
+		child_wait(pid[i]);
+}
+
 /* The advice comes in the child, which owes all of it. */
 static void advises_in_child(void *unused)
 {
@@ -360,6 +383,7 @@ static const struct act acts[] = {
 	{ "wipe_after", setup_one, run_wipe_after },
 	{ "wipe_revoked", setup_wipe, run_wipe_revoked },
 	{ "wipe_moved", setup_wipe, run_wipe_moved },
+	{ "wipe_then_changed", setup_wipe, run_wipe_then_changed },
 	{ "wipe_in_child", setup_one, run_wipe_in_child },
 };
 

@@ -74,6 +74,29 @@ static void run_grow(void)
 	ev_remap(a, 0, 1000, 1500, 1500, MOVE);
 }
 
+/*
+ * Linux fills what is new in locked memory before it tells of the move, and until it has told it
+ * refuses every page: who only answers with pages lets the task wait for ever (6.18).
+ */
+static void run_grow_locked(void)
+{
+	struct arena *a = arena[0];
+
+	ev_lock(a, 100, 20, 1);
+	ev_remap(a, 100, 20, HALF + 100, 60, MOVE);
+	ev_check(a, HALF + 90, 80);
+	must(!ev_remap(a, HALF + 100, 60, HALF + 100, 100, 0));
+	ev_check(a, HALF + 90, 120);
+	/* Onto pages that are owed. */
+	ev_lock(a, 200, 20, 1);
+	ev_remap(a, 200, 20, 1000, 40, MOVE);
+	ev_check(a, 990, 60);
+	ev_lock(a, 300, 10, 1);
+	ev_advise(a, 320, 10, MADV_DONTNEED);
+	ev_remap(a, 300, 10, HALF + 500, 20, MOVE);
+	child_wait(ev_fork(NULL, ev_child_checks, NULL));
+}
+
 static void run_shrink(void)
 {
 	struct arena *a = arena[0];
@@ -336,6 +359,7 @@ static const struct act acts[] = {
 	{ "move", setup_half, run_move },
 	{ "pieces", setup_half, run_pieces },
 	{ "grow", setup_half, run_grow },
+	{ "grow_locked", setup_half, run_grow_locked },
 	{ "shrink", setup_half, run_shrink },
 	{ "onto", setup_two, run_onto },
 	{ "dontunmap", setup_half, run_dontunmap },
