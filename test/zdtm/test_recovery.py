@@ -13,7 +13,10 @@ import time
 
 import pytest
 
-from harness import processes
+from harness import paths, processes
+
+pytestmark = pytest.mark.skipif(paths.manager_name() == "stock",
+                                reason="stock has no worker, and no second life")
 
 # What a manager says that has lost a part of itself.
 LOSSES = (r"Warn.*(worker|deputy|keeper)",)
