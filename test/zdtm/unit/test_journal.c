@@ -347,6 +347,8 @@ static void a_descriptor_in_the_control_buffer_has_a_name(void **state)
 		}
 		assert_true(found >= 0);
 		assert_int_equal(fcntl(found, F_GETFD), FD_CLOEXEC);
+		/* the sender's pid is a number in the buffer, too */
+		assert_false(journal_names_fd(f->j, getpid()));
 		memset(f->j->handoff.control, 0, sizeof(f->j->handoff.control));
 		assert_false(journal_names_fd(f->j, found));
 		close(found);
