@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -37,6 +38,7 @@ void log_write(const struct log *log, enum log_level level, const char *fmt, ...
 {
 	static const char *const words[] = {"", "Error ", "Warn  ", "", ""};
 	uint64_t us = (now_ns() - log->start_ns) / 1000;
+	struct pollfd p = {.fd = log->fd, .events = POLLOUT};
 	char line[1024];
 	va_list args;
 	size_t n;
@@ -55,7 +57,8 @@ void log_write(const struct log *log, enum log_level level, const char *fmt, ...
 	if (n > sizeof(line) - 1)
 		n = sizeof(line) - 1;
 	line[n++] = '\n';
-	if (write(log->fd, line, n) < 0)
+	/* A reader that does not read must not hold up a fault: then the line is lost. */
+	if (poll(&p, 1, 0) == 1 && write(log->fd, line, n) < 0)
 		errno = saved;
 	errno = saved;
 }

@@ -74,47 +74,72 @@ static struct task_record *child_make(struct task *t, int uffd, uint64_t serial,
 	return NULL;
 }
 
-static int child_wipe(struct task *t, struct task_record *r)
+static int child_wipe(struct task *t, struct task_record *r, const struct wipes *wipes)
 {
 	struct space *child = space_new(t->worker->journal->arena, &t->image->extents, r->owed);
-	const struct region *v;
-	size_t n = space_regions(t->space, &v);
-	int ret = child ? space_set_regions(child, v, n) : -ENOMEM;
+	const struct task_log *log = r->log[r->active];
+	int ret = child ? space_set_regions(child, log->regions, log->nregions) : -ENOMEM;
 
 	if (!ret)
-		ret = wipe_on_fork(t, child);
+		ret = wipes_apply(wipes, t, child);
 	space_free(child);
 	return ret;
 }
 
 /*
- * In steps that a dying worker may stop between: the child's record is committed, as an embryo,
- * with what the parent owes; what is wiped on fork is forgiven; the child is no embryo any more;
- * the message is marked. Who replays begins where the other has stopped. Finding the parent's pid
- * may place pages of the parent, and so must come after the child has its copy of the owed bits.
+ * A fork is taken over in steps that a dying worker may stop between; who replays begins where the
+ * other has stopped. First, in its place among the events: the child's record is committed, as an
+ * embryo, with what the parent owes at this moment.
  */
-static void apply_fork(struct task *t, struct uffd_msg *m, uint64_t serial, bool replay)
+static void fork_begin(struct task *t, const struct uffd_msg *m, uint64_t serial, bool replay)
 {
-	struct task_record *r = NULL;
-	bool adopt = true;
-	int slot = -1;
+	int slot;
 
-	if (replay)
-		r = child_known(t, serial, &slot);
-	while (!r && !(r = child_make(t, (int)m->arg.fork.ufd, serial, &slot)))
+	if (replay && child_known(t, serial, &slot))
+		return;
+	while (!child_make(t, (int)m->arg.fork.ufd, serial, &slot))
 		wait_for_memory(t, "take over a forked child");
-	if (r->embryo) {
-		if (owed_left(r->owed))
-			kin_find_pid(t);
-		while (child_wipe(t, r))
-			wait_for_memory(t, "see what a forked child inherits");
-		__atomic_store_n(&r->embryo, false, __ATOMIC_SEQ_CST);
-	} else {
-		adopt = false; /* has been, with all others, when this worker began */
-	}
+}
+
+/*
+ * Then, when all events that were read are in the map, because finding the parent's pid may place
+ * pages of the parent: what is wiped on fork is forgiven; the child is no embryo any more; the
+ * message is marked, and the child gets an owner.
+ */
+static void fork_end(struct task *t, struct uffd_msg *m, uint64_t serial, const struct wipes *wipes)
+{
+	int slot, ret;
+	struct task_record *r = child_known(t, serial, &slot);
+
+	while ((ret = child_wipe(t, r, wipes)) == -ENOMEM)
+		wait_for_memory(t, "see what a forked child inherits");
+	if (ret)
+		log_error(t->worker->log, "%s: what a forked child does not inherit: %s",
+			  task_name(t).text, strerror(-ret));
+	__atomic_store_n(&r->embryo, false, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&m->event, JOURNAL_EVENT_DONE, __ATOMIC_SEQ_CST);
-	if (adopt)
-		worker_adopt(t->worker, slot);
+	worker_adopt(t->worker, slot);
+}
+
+static void read_wipes(struct task *t, struct wipes *w)
+{
+	while (!w->known && t->rec->real_pid && wipes_read(w, t->rec->real_pid))
+		wait_for_memory(t, "see what a forked child inherits");
+}
+
+static void forks_end(struct task *t, struct uffd_msg *m, size_t n, uint64_t serial,
+		      struct wipes *wipes)
+{
+	if (!wipes->known && task_left(t) && kin_find_pid(t) && !wipes->n)
+		(void)wipes_read(wipes, t->rec->real_pid);
+	if (!wipes->known && task_left(t))
+		log_info(t->worker->log,
+			 "%s: its mappings cannot be read; what its child does not "
+			 "inherit is taken from the images",
+			 task_name(t).text);
+	for (size_t i = 0; i < n; i++)
+		if (m[i].event == UFFD_EVENT_FORK)
+			fork_end(t, &m[i], serial + i, wipes);
 }
 
 static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool replay)
@@ -126,7 +151,7 @@ static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool repl
 	do {
 		switch (m->event) {
 		case UFFD_EVENT_FORK:
-			apply_fork(t, m, serial, replay);
+			fork_begin(t, m, serial, replay);
 			break;
 		case UFFD_EVENT_REMAP:
 			ret = space_remap(t->space, m->arg.remap.from, m->arg.remap.to,
@@ -148,9 +173,8 @@ static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool repl
 		log_error(log, "%s: event 0x%x cannot be applied (%llx %llx %llx): %s",
 			  task_name(t).text, m->event, m->arg.remap.from, m->arg.remap.to,
 			  m->arg.remap.len, strerror(-ret));
-	if (m->event != JOURNAL_EVENT_DONE)
-		t->owner->tally->forgiven += left - task_left(t);
-	t->stuck_since_ns = 0;
+	t->owner->tally->forgiven += left - task_left(t);
+	t->stuck_since_ns = t->again_wait_ns = t->not_before_ns = 0;
 	growth_rearm(t);
 }
 
@@ -172,6 +196,25 @@ static void make_room(struct task *t)
 	t->tail = 0;
 }
 
+static bool any_fork(const struct uffd_msg *m, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (m[i].event == UFFD_EVENT_FORK)
+			return true;
+	return false;
+}
+
+/* Out of descriptors, most likely, for a forked child: its parent waits until there is one. */
+static void cannot_read(struct task *t, int err, uint64_t now)
+{
+	if (now - t->unread_ns > 1000000000u) {
+		t->unread_ns = now;
+		log_error(t->worker->log, "%s: events cannot be read: %s; the task waits",
+			  task_name(t).text, strerror(err));
+	}
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 size_t events_read(struct task *t, uint64_t now, bool *drained)
 {
 	struct task_log *log = t->rec->log[t->rec->active];
@@ -179,8 +222,14 @@ size_t events_read(struct task *t, uint64_t now, bool *drained)
 	struct tally *tally = t->owner->tally;
 	ssize_t bytes = read(t->rec->uffd, m, JOURNAL_READ * sizeof(*m));
 	size_t n = bytes > 0 ? (size_t)bytes / sizeof(*m) : 0, keep = 0;
+	_cleanup_(wipes_free) struct wipes wipes = {0};
+	bool forks = any_fork(m, n);
 
 	*drained = n < JOURNAL_READ;
+	if (bytes < 0 && errno != EAGAIN)
+		cannot_read(t, errno, now);
+	if (forks && task_left(t))
+		read_wipes(t, &wipes);
 	for (size_t i = 0; i < n; i++) {
 		if (m[i].event == UFFD_EVENT_PAGEFAULT) {
 			tally->faults++;
@@ -192,6 +241,8 @@ size_t events_read(struct task *t, uint64_t now, bool *drained)
 		apply(t, &m[i], log->base + t->tail + i, false);
 		keep = i + 1;
 	}
+	if (forks)
+		forks_end(t, m, n, log->base + t->tail, &wipes);
 	/* Faults are asked again when need be; only events stay. */
 	if (n > keep)
 		memset(&m[keep], 0, (n - keep) * sizeof(*m));
@@ -203,9 +254,14 @@ size_t events_read(struct task *t, uint64_t now, bool *drained)
 void events_replay(struct task *t)
 {
 	struct task_log *log = t->rec->log[t->rec->active];
+	_cleanup_(wipes_free) struct wipes wipes = {0};
 
 	for (t->tail = 0; t->tail < JOURNAL_MESSAGES && log->msg[t->tail].event; t->tail++)
 		if (is_event(&log->msg[t->tail]))
 			apply(t, &log->msg[t->tail], log->base + t->tail, true);
+	if (any_fork(log->msg, t->tail)) {
+		read_wipes(t, &wipes);
+		forks_end(t, log->msg, t->tail, log->base, &wipes);
+	}
 	make_room(t);
 }

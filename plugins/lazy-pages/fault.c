@@ -21,9 +21,10 @@
 #include "worker.h"
 
 #define KNOT_NS	    20000000 /* of EAGAIN and no event, before growth.h is asked */
-#define IDLE_ROUNDS 16	     /* of EAGAIN without a message, before others have their turn */
-#define ROUNDS	    64	     /* of reading and answering, before others have their turn */
-#define ZERO_WINDOW 16	     /* pages made zero around a page that has no contents */
+#define WANTED_NS   200000000
+#define IDLE_ROUNDS 16 /* of EAGAIN without a message, before others have their turn */
+#define ROUNDS	    64 /* of reading and answering, before others have their turn */
+#define ZERO_WINDOW 16 /* pages made zero around a page that has no contents */
 
 enum answer { ANSWERED, KEEP, KEEP_AND_READ };
 
@@ -87,6 +88,10 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 	int ret = source_fetch(w->source, where, 1, o->scratch, &bytes);
 
 	if (ret == -EAGAIN) {
+		/* Asked again after a while: the page may have left the cache before we came. */
+		if (f->wanted && now_ns() - f->wanted_ns > WANTED_NS)
+			f->wanted = false;
+		f->wanted_ns = f->wanted ? f->wanted_ns : now_ns();
 		if (!f->wanted)
 			f->wanted = !source_want(w->source, where, 1, true, o->wake_fd);
 		return KEEP;

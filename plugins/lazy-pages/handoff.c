@@ -124,9 +124,13 @@ static int check_uffd(int fd, int pid, struct error *e)
 
 static bool already_registered(const struct journal *j, int fd)
 {
-	for (uint32_t i = 0; i < j->nslots; i++)
-		if (j->slot[i] && j->slot[i]->uffd == fd)
+	for (uint32_t i = 0; i < j->nslots; i++) {
+		const struct task_record *r = __atomic_load_n(&j->slot[i], __ATOMIC_ACQUIRE);
+
+		/* Memory of the arena stays readable, also when the record has just been freed. */
+		if (r && r->uffd == fd)
 			return true;
+	}
 	return false;
 }
 
@@ -152,6 +156,28 @@ static int initial_space(struct worker *w, const struct checkpoint_task *image, 
 	return 0;
 }
 
+static bool came_before(const struct journal *j, int pid)
+{
+	for (uint32_t i = 0; i < j->nslots; i++) {
+		const struct task_record *r = __atomic_load_n(&j->slot[i], __ATOMIC_ACQUIRE);
+
+		if (r && !r->parent && r->pid == pid)
+			return true;
+	}
+	return false;
+}
+
+/* Tasks with memory for which no userfaultfd has come. */
+static uint64_t missing(const struct worker *w)
+{
+	const struct journal *j = w->journal;
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < w->checkpoint->ntasks; i++)
+		n += !w->checkpoint->tasks[i].no_mm;
+	return n - MIN(n, j->tasks_seen - j->tasks_forked);
+}
+
 static int register_task(struct worker *w, int fd, int pid, int real_pid, struct error *e)
 {
 	struct journal *j = w->journal;
@@ -163,6 +189,8 @@ static int register_task(struct worker *w, int fd, int pid, int real_pid, struct
 	size_t n;
 	int slot = -ENOMEM;
 
+	if (image && came_before(j, pid))
+		return error_set(e, -EPROTO, "a second userfaultfd came for task %d", pid);
 	if (!image || image->no_mm)
 		return error_set(e, -EPROTO, "a userfaultfd came for task %d, which %s", pid,
 				 image ? "has no memory in the checkpoint"
@@ -255,6 +283,14 @@ static enum handoff take_word(struct worker *w, struct error *e)
 		w->journal->finished_ns = now_ns();
 		__atomic_store_n(&w->journal->restore_finished, true, __ATOMIC_RELEASE);
 		h->word = 0;
+		if (missing(w)) {
+			/* Those that came are served all the same. */
+			w->journal->exit_status = 1;
+			log_error(w->log,
+				  "the restore has finished, but of %llu tasks no userfaultfd has "
+				  "come",
+				  (unsigned long long)missing(w));
+		}
 		log_info(w->log, "the restore has finished; %u tasks", h->items);
 		return HANDOFF_FINISHED;
 	}

@@ -143,6 +143,30 @@ void journal_recount(struct journal *j)
 	arena_recount_end(j->arena);
 }
 
+static bool child_is_ready(const struct journal *j, uint64_t parent, uint64_t born)
+{
+	for (uint32_t i = 0; i < j->nslots; i++) {
+		const struct task_record *r = j->slot[i];
+
+		if (r && r->parent == parent && r->born == born)
+			return !r->embryo;
+	}
+	return false;
+}
+
+void journal_settle_forks(struct journal *j)
+{
+	for (uint32_t i = 0; i < j->nslots; i++) {
+		struct task_record *r = j->slot[i];
+		struct task_log *log = r ? r->log[r->active] : NULL;
+
+		for (size_t k = 0; log && k < JOURNAL_MESSAGES && log->msg[k].event; k++)
+			if (log->msg[k].event == UFFD_EVENT_FORK &&
+			    child_is_ready(j, r->unique, log->base + k))
+				log->msg[k].event = JOURNAL_EVENT_DONE;
+	}
+}
+
 static bool log_names_fd(const struct task_log *log, int fd)
 {
 	for (size_t i = 0; i < JOURNAL_MESSAGES && log->msg[i].event; i++)

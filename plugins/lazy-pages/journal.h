@@ -118,6 +118,12 @@ int journal_snapshot(struct journal *j, struct task_record *r, const struct regi
 /* After the death of a worker: makes the arena's counts right for what the journal names. */
 void journal_recount(struct journal *j);
 
+/*
+ * After the death of a worker, before any task is given to an owner: marks the forks whose child
+ * got as far as being ready, so that they are not looked for again when the child may be gone.
+ */
+void journal_settle_forks(struct journal *j);
+
 /* Whether the journal names descriptor @fd (as a task's, or in a message not yet dealt with). */
 bool journal_names_fd(const struct journal *j, int fd);
 

@@ -28,6 +28,7 @@
 
 #define FDS_MAX	       1048576
 #define BACKOFF_MAX_MS 1000
+#define NO_DEPUTY_MS   1000 /* between attempts to start one */
 #define SHORT_LIFE_NS  1000000000u
 
 struct keeper {
@@ -50,7 +51,11 @@ static uint64_t clock_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Like fork(), but sharing the descriptor table. Returns 0 in the child, its pid, or -errno. */
+/*
+ * Like fork(), but sharing the descriptor table. Returns 0 in the child, its pid, or -errno. The
+ * kernel stores the pidfd early, and takes it back without a word if the clone fails later; the pid
+ * is stored only when the child exists. So it is the pid that says whether the pidfd is one.
+ */
 static pid_t clone_sharing_files(pid_t *pid, int *pidfd)
 {
 	struct clone_args a = {
@@ -67,15 +72,23 @@ static pid_t clone_sharing_files(pid_t *pid, int *pidfd)
 		a.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
 		a.child_tid = (uint64_t)(uintptr_t)tid;
 	}
+	*pid = 0;
+	__atomic_store_n(pidfd, -1, __ATOMIC_SEQ_CST);
 	ret = syscall(SYS_clone3, &a, sizeof(a));
-	return ret < 0 ? -errno : (pid_t)ret;
+	if (ret >= 0)
+		return (pid_t)ret;
+	ret = -errno;
+	*pidfd = -1;
+	return (pid_t)ret;
 }
 
-static void close_in_table(int *fd)
+/* Forgets a process that has ended. */
+static void forget(pid_t *pid, int *pidfd)
 {
-	int old = *fd;
+	int old = *pid ? *pidfd : -1;
 
-	*fd = -1;
+	__atomic_store_n(pid, 0, __ATOMIC_SEQ_CST);
+	*pidfd = -1;
 	if (old >= 0)
 		close(old);
 }
@@ -90,8 +103,9 @@ static void base_remember(struct keeper *k)
 	struct dirent *d;
 	DIR *dir;
 
-	k->base = calloc(1, FDS_MAX / 8);
 	dir = opendir("/proc/self/fd");
+	/* Without it, nothing is ever closed on behalf of a dead worker. */
+	k->base = dir ? calloc(1, FDS_MAX / 8) : NULL;
 	while (k->base && dir && (d = readdir(dir))) {
 		int fd = atoi(d->d_name);
 
@@ -179,11 +193,11 @@ static void start_deputy(struct keeper *k)
 	deputy_main(k);
 }
 
-static bool has_ended(int pidfd)
+static bool has_ended(pid_t pid, int pidfd)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 
-	return pidfd < 0 || (poll(&p, 1, 0) == 1 && p.revents & POLLIN);
+	return !pid || pidfd < 0 || (poll(&p, 1, 0) == 1 && p.revents & POLLIN);
 }
 
 static void worker_ended(struct keeper *k)
@@ -192,7 +206,8 @@ static void worker_ended(struct keeper *k)
 	int status = 0;
 
 	/* Not ours when we were the deputy at the time; then it is only known to be dead. */
-	if (waitpid(j->worker_pid, &status, 0) == j->worker_pid && WIFSIGNALED(status))
+	if (j->worker_pid && waitpid(j->worker_pid, &status, 0) == j->worker_pid &&
+	    WIFSIGNALED(status))
 		log_warn(k->log, "worker %d was killed by signal %d; the next one takes over",
 			 j->worker_pid, WTERMSIG(status));
 	else
@@ -203,7 +218,7 @@ static void worker_ended(struct keeper *k)
 		k->backoff_ms = 0;
 	if (k->backoff_ms > 8)
 		sleep_ms(k->backoff_ms);
-	close_in_table(&j->worker_pidfd);
+	forget(&j->worker_pid, &j->worker_pidfd);
 	close_unnamed(k);
 	start_worker(k);
 }
@@ -214,7 +229,9 @@ static void pass_signals(const struct keeper *k)
 	struct signalfd_siginfo si;
 
 	while (read(k->signal_fd, &si, sizeof(si)) == sizeof(si))
-		kill(k->j->worker_pid, (int)si.ssi_signo);
+		if (k->j->worker_pid)
+			syscall(SYS_pidfd_send_signal, k->j->worker_pidfd, (int)si.ssi_signo, NULL,
+				0);
 }
 
 static int keep(struct keeper *k)
@@ -223,26 +240,31 @@ static int keep(struct keeper *k)
 	unsigned other = !k->me;
 
 	for (;;) {
-		struct pollfd p[3] = {{.fd = j->worker_pidfd, .events = POLLIN},
-				      {.fd = j->keeper_pidfd[other], .events = POLLIN},
-				      {.fd = k->signal_fd, .events = POLLIN}};
+		struct pollfd p[3] = {{.events = POLLIN}, {.events = POLLIN}, {.events = POLLIN}};
+		bool deputy;
 
-		if (poll(p, ARRAY_SIZE(p), -1) < 0 && errno != EINTR)
-			sleep_ms(10);
-		pass_signals(k);
-		if (has_ended(j->worker_pidfd)) {
+		if (has_ended(j->worker_pid, j->worker_pidfd)) {
 			if (j->over)
 				break;
 			worker_ended(k);
 		}
-		if (j->keeper_pidfd[other] >= 0 && has_ended(j->keeper_pidfd[other])) {
-			waitpid(j->keeper_pid[other], NULL, 0);
-			close_in_table(&j->keeper_pidfd[other]);
+		if (has_ended(j->keeper_pid[other], j->keeper_pidfd[other])) {
+			if (j->keeper_pid[other])
+				waitpid(j->keeper_pid[other], NULL, 0);
+			forget(&j->keeper_pid[other], &j->keeper_pidfd[other]);
 			start_deputy(k);
 		}
+		deputy = j->keeper_pid[other] != 0;
+		p[0].fd = j->worker_pidfd;
+		p[1].fd = deputy ? j->keeper_pidfd[other] : -1;
+		p[2].fd = k->signal_fd;
+		if (poll(p, ARRAY_SIZE(p), deputy ? -1 : NO_DEPUTY_MS) < 0 && errno != EINTR)
+			sleep_ms(10);
+		pass_signals(k);
 	}
-	waitpid(j->worker_pid, NULL, 0);
-	if (j->keeper_pidfd[other] >= 0) {
+	if (j->worker_pid)
+		waitpid(j->worker_pid, NULL, 0);
+	if (j->keeper_pid[other]) {
 		syscall(SYS_pidfd_send_signal, j->keeper_pidfd[other], SIGKILL, NULL, 0);
 		waitpid(j->keeper_pid[other], NULL, 0);
 	}
@@ -255,7 +277,7 @@ static _Noreturn void deputy_main(struct keeper *k)
 	unsigned senior = !k->me;
 
 	prctl(PR_SET_NAME, "lazy-deputy");
-	while (!has_ended(j->keeper_pidfd[senior])) {
+	while (!has_ended(j->keeper_pid[senior], j->keeper_pidfd[senior])) {
 		struct pollfd p = {.fd = j->keeper_pidfd[senior], .events = POLLIN};
 
 		poll(&p, 1, -1);
@@ -265,7 +287,11 @@ static _Noreturn void deputy_main(struct keeper *k)
 	log_warn(k->log, "the keeper died; its deputy takes over");
 	prctl(PR_SET_NAME, "lazy-keeper");
 	j->senior = k->me;
-	close_in_table(&j->keeper_pidfd[senior]);
+	/* The keeper may have died while it started a worker: then this is no descriptor, and its
+	 * number must not be taken for the one that comes next. */
+	if (!j->worker_pid)
+		j->worker_pidfd = -1;
+	forget(&j->keeper_pid[senior], &j->keeper_pidfd[senior]);
 	start_deputy(k);
 	_exit(keep(k));
 }
@@ -274,6 +300,7 @@ int keeper_run(struct journal *j, const struct log *log, worker_fn *fn, void *ar
 {
 	struct keeper k = {.j = j, .log = log, .fn = fn, .arg = arg};
 	sigset_t set;
+	int status;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -288,5 +315,7 @@ int keeper_run(struct journal *j, const struct log *log, worker_fn *fn, void *ar
 	prctl(PR_SET_NAME, "lazy-keeper");
 	start_deputy(&k);
 	start_worker(&k);
-	return keep(&k);
+	status = keep(&k);
+	free(k.base);
+	return status;
 }

@@ -19,7 +19,8 @@
 #define TRIALS	       16
 #define PLACE_TRIES    40 /* of all trials of one call together */
 #define PLACE_WAIT_NS  50000
-#define CANDIDATES_MAX 32768
+#define CANDIDATES_MAX 1024
+#define FEW	       16 /* candidates that may be looked at while a fault waits */
 #define PRESENT	       (UINT64_C(3) << 62) /* in memory, or in swap */
 #define GUARD	       (UINT64_C(1) << 58) /* since 6.15 */
 
@@ -108,7 +109,7 @@ static enum look look(int pid, uint64_t addr)
 	return entry & PRESENT ? PAGE : NOTHING;
 }
 
-static bool kin_open(struct task *t)
+static bool kin_open(struct task *t, bool everybody)
 {
 	struct kin *k = t->kin;
 
@@ -120,7 +121,7 @@ static bool kin_open(struct task *t)
 		return true;
 	if (!k->trials && t->rec->parent_pid)
 		add_children(k, t->rec->parent_pid);
-	if (!k->n && !k->everybody) {
+	if (!k->n && everybody && !k->everybody) {
 		/* The parent is not known, or has died. */
 		k->everybody = true;
 		add_everybody(k);
@@ -136,8 +137,10 @@ static bool before(struct kin *k, uint64_t addr)
 		int pid = k->pid[i];
 		enum look there = look(pid, addr);
 
-		if (there == GUARDED)
+		if (there == GUARDED) {
+			k->without = 0;
 			return false;
+		}
 		if (there != NOTHING)
 			continue;
 		k->pid[i] = k->pid[k->without];
@@ -162,14 +165,17 @@ static void after(struct task *t, uint64_t addr)
 			k->pid[kept++] = k->pid[i];
 	if (++k->trials % TRIALS == 0 && !kept)
 		k->n = 0;
-	if (!kept)
+	if (!kept) {
+		k->without = 0;
 		return;
+	}
 	k->n = kept;
 	if (kept == 1 && k->alone) {
 		t->rec->real_pid = k->pid[0];
 		log_debug(t->worker->log, "%s: is process %d", task_name(t).text, k->pid[0]);
 	}
 	k->alone = kept == 1;
+	k->without = 0;
 }
 
 static bool is_sought(const struct task *t)
@@ -179,13 +185,13 @@ static bool is_sought(const struct task *t)
 
 void kin_before(struct task *t, uint64_t addr)
 {
-	if (is_sought(t) && kin_open(t))
+	if (is_sought(t) && kin_open(t, false) && t->kin->n <= FEW)
 		before(t->kin, addr);
 }
 
 void kin_after(struct task *t, uint64_t addr)
 {
-	if (is_sought(t) && t->kin)
+	if (is_sought(t) && t->kin && t->kin->without)
 		after(t, addr);
 }
 
@@ -231,7 +237,7 @@ int kin_find_pid(struct task *t)
 {
 	int tries = PLACE_TRIES;
 
-	while (is_sought(t) && !t->gone && tries > 0 && kin_open(t)) {
+	while (is_sought(t) && !t->gone && tries > 0 && kin_open(t, true)) {
 		struct run r;
 
 		if (!some_page(t, &r))

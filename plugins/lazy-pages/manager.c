@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -79,7 +80,14 @@ static int open_images(struct manager *m, struct error *e)
 static int set_up(struct manager *m, struct error *e)
 {
 	int ret, fd = m->o->listen_fd;
+	sigset_t set;
 
+	/* From here on a signal waits for the keeper, which has a descriptor for it. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 	raise_limits();
 	ret = open_images(m, e);
 	if (ret)

@@ -31,11 +31,10 @@ static uint64_t pages_left(const struct worker *w)
 	const struct journal *j = w->journal;
 	uint64_t left = 0;
 
-	for (uint32_t i = 0; i < j->nslots; i++) {
-		const struct task_record *r = __atomic_load_n(&j->slot[i], __ATOMIC_ACQUIRE);
-
-		left += r ? owed_left(r->owed) : 0;
-	}
+	pthread_mutex_lock((pthread_mutex_t *)&w->slot_lock);
+	for (uint32_t i = 0; i < j->nslots; i++)
+		left += j->slot[i] ? owed_left(j->slot[i]->owed) : 0;
+	pthread_mutex_unlock((pthread_mutex_t *)&w->slot_lock);
 	return left;
 }
 

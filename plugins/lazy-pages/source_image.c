@@ -9,6 +9,7 @@
  */
 #include "source.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -154,10 +155,11 @@ static void *reader(void *arg)
 {
 	struct source_image *s = arg;
 	uint64_t one = 1;
-	void *buf = malloc(CHUNK);
+	static_assert(CHUNK <= 1 << 20, "a reader's buffer is on its stack");
+	char buf[CHUNK];
 
 	pthread_mutex_lock(&s->lock);
-	while (!s->stop && buf) {
+	while (!s->stop) {
 		struct wanted w;
 		bool urgent = queue_pop(&s->urgent, &w);
 
@@ -173,7 +175,6 @@ static void *reader(void *arg)
 		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);
-	free(buf);
 	return NULL;
 }
 

@@ -12,17 +12,17 @@
 
 #include "compiler.h"
 #include "guard.h"
-#include "kin.h"
 #include "owner.h"
 #include "place.h"
 #include "worker.h"
 
-#define PAUSE_NS    1000000u	/* after a call that could not be done just now */
-#define RETRY_NS    1000000000u /* after a read error */
-#define GUARD_NS    1000000u	/* how long a look for guards is believed */
-#define GUARD_PAGES 64		/* looked at together */
-#define CHILD_NS    50000000u	/* a child that lives so long is worth finding out its pid */
-#define STUCK_NS    1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
+#define PAUSE_NS     1000000u	 /* after a call that could not be done just now */
+#define RETRY_NS     1000000000u /* after a read error */
+#define AGAIN_MIN_NS UINT64_C(50000)
+#define AGAIN_MAX_NS UINT64_C(5000000)
+#define GUARD_NS     1000000u	 /* how long a look for guards is believed */
+#define GUARD_PAGES  64		 /* looked at together */
+#define STUCK_NS     1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
 
 bool bytes_are_zero(const void *p, size_t len)
 {
@@ -101,6 +101,9 @@ static bool refused(struct mover *m, const struct run *r, struct placed p)
 		no_mapping(t, r, m->now);
 		return true;
 	case PLACE_AGAIN:
+		/* The event that will be read ends the pause; if none comes, look less and less. */
+		t->again_wait_ns = MIN(MAX(t->again_wait_ns * 2, AGAIN_MIN_NS), AGAIN_MAX_NS);
+		t->not_before_ns = m->now + t->again_wait_ns;
 		return false;
 	case PLACE_GONE:
 		t->gone = true;
@@ -174,25 +177,45 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 	return true;
 }
 
-/* The bytes are not to be had just now: when to come back, and what to say. Owner only. */
-static void not_here(struct mover *m, uint64_t where, uint64_t npages, int err)
+/* Asks the source for pages that are not here yet. Owner only. */
+static void ask_for(struct mover *m, uint64_t where, uint64_t npages)
+{
+	struct task *t = m->t;
+
+	if (!source_want(t->worker->source, where, npages, false, t->owner->wake_fd))
+		t->cold = true;
+	else
+		t->not_before_ns = m->now + PAUSE_NS;
+}
+
+/* Something in the span cannot be read: page by page, so that the rest comes nevertheless. */
+static void place_what_can_be_read(struct mover *m, size_t n)
 {
 	struct task *t = m->t;
 	struct worker *w = t->worker;
 
-	if (err == -EAGAIN) {
-		if (!source_want(w->source, where, npages, false, t->owner->wake_fd))
-			t->cold = true;
-		else
-			t->not_before_ns = m->now + PAUSE_NS;
-		return;
+	for (size_t i = 0; i < n; i++) {
+		for (uint64_t k = 0; k < m->by->runs[i].npages; k++) {
+			const struct run *r = &m->by->runs[i];
+			struct run page = {r->addr + k * PAGE_SIZE, r->index + k, 1, r->where + k};
+			const void *bytes;
+			int ret = source_fetch(w->source, page.where, 1, m->by->scratch, &bytes);
+
+			if (!ret) {
+				place_run(m, page, bytes);
+				continue;
+			}
+			if (!t->noted)
+				log_error(w->log,
+					  "%s: page 0x%llx: %s cannot be read at page %llu: %s; "
+					  "trying again",
+					  task_name(t).text, (unsigned long long)page.addr,
+					  w->checkpoint->files[WHERE_FILE(page.where)].name,
+					  (unsigned long long)WHERE_PAGE(page.where),
+					  strerror(-ret));
+			t->noted = true;
+		}
 	}
-	if (!t->noted)
-		log_error(w->log, "%s: %s cannot be read at page %llu: %s; trying again",
-			  task_name(t).text, w->checkpoint->files[WHERE_FILE(where)].name,
-			  (unsigned long long)WHERE_PAGE(where), strerror(-err));
-	t->noted = true;
-	t->not_before_ns = m->now + RETRY_NS;
 }
 
 /* Places the first @n runs that have been gathered. Returns the address behind the last one. */
@@ -204,10 +227,15 @@ static uint64_t place_runs(struct mover *m, size_t n)
 	const void *bytes;
 	int ret = source_fetch(m->t->worker->source, first, span, m->by->scratch, &bytes);
 
-	if (ret) {
-		if (!m->lent)
-			not_here(m, first, span, ret);
+	if (ret && m->lent)
 		return 0;
+	if (ret == -EAGAIN) {
+		ask_for(m, first, span);
+		return 0;
+	}
+	if (ret) {
+		place_what_can_be_read(m, n);
+		return runs[n - 1].addr + runs[n - 1].npages * PAGE_SIZE;
 	}
 	for (size_t i = 0; i < n; i++) {
 		const struct run *r = &runs[i];
@@ -227,10 +255,9 @@ static bool guards_found(struct task *t, uint64_t addr, uint64_t end, uint64_t n
 {
 	uint64_t from, to, left = task_left(t);
 
-	if (!t->guard_tried && (t->rec->real_pid || now - t->opened_ns > CHILD_NS)) {
-		t->guard_tried = true;
-		t->guard_fd = guard_open(kin_find_pid(t));
-		return t->guard_fd >= 0; /* finding the pid may have placed pages */
+	if (!t->guard_tried && t->rec->real_pid) {
+		t->guard_fd = guard_open(t->rec->real_pid);
+		t->guard_tried = t->guard_fd >= 0 || errno != EMFILE;
 	}
 	if (t->guard_fd < 0 ||
 	    (addr >= t->guard_from && end <= t->guard_to && now - t->guard_ns < GUARD_NS))
@@ -259,7 +286,7 @@ bool sweep_slice(struct task *t, uint64_t now)
 	if (!n) {
 		schedule_done(&t->schedule, &s, 0, false);
 		if (t->schedule.fruitless)
-			t->not_before_ns = now + 20 * PAUSE_NS;
+			t->not_before_ns = now + (t->noted ? RETRY_NS : 20 * PAUSE_NS);
 		return false;
 	}
 	if (guards_found(t, o->runs[0].addr,
@@ -267,7 +294,7 @@ bool sweep_slice(struct task *t, uint64_t now)
 		return true;
 	end = place_runs(&m, n);
 	if (m.settled)
-		t->noted = false;
+		t->again_wait_ns = 0;
 	if (end > s.addr)
 		schedule_done(&t->schedule, &s, end, m.settled);
 	return m.settled;

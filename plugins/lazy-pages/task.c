@@ -42,7 +42,6 @@ struct task *task_open(struct worker *w, int slot)
 		return NULL;
 	t->worker = w;
 	t->guard_fd = -1;
-	t->opened_ns = now_ns();
 	t->rec = r;
 	t->slot = slot;
 	t->image = &w->checkpoint->tasks[r->image];

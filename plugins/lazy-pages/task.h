@@ -24,7 +24,8 @@ struct fault {
 	uint64_t addr; /* of the page */
 	uint64_t read_ns;
 	bool write;
-	bool wanted;	   /* the source has been asked */
+	bool wanted; /* the source has been asked */
+	uint64_t wanted_ns;
 	uint64_t again_ns; /* since when the kernel has answered EAGAIN; 0: it has not */
 };
 
@@ -56,7 +57,8 @@ struct task {
 	int guard_fd;	 /* guard.h; -1: cannot be asked, or not opened yet */
 	bool guard_tried;
 	uint64_t guard_from, guard_to, guard_ns; /* seen without guards, and when */
-	uint64_t opened_ns;
+	uint64_t unread_ns;	 /* when it was last said that events cannot be read */
+	uint64_t again_wait_ns;	 /* background pauses that long at the next EAGAIN */
 	uint64_t stuck_since_ns; /* nothing owed could be placed since; 0: not stuck */
 };
 

@@ -2,19 +2,36 @@
 /*
  * Wipe: MADV_WIPEONFORK. A forked child reads zeros there, although its userfaultfd covers the
  * range and its faults look like any other; the bytes of the image are often keys or the state of a
- * random generator. Owner thread only, while a fork is applied.
+ * random generator. MADV_DONTFORK, too: the child has nothing there, but a mapping that it lets
+ * grow into the hole is armed. Owner thread only, while a fork is applied.
  */
 #ifndef WIPE_H
 #define WIPE_H
 
+#include <stdbool.h>
+
 #include "space.h"
 #include "task.h"
 
+/* What a process does not hand on to its children. */
+struct wipes {
+	bool known; /* read from a process that was alive; else only part, or nothing */
+	struct range *v;
+	size_t n, room;
+};
+
 /*
- * Forgives in @child, the space of a child that @t has just forked, what the kernel wipes: the
- * areas with "wf" in the parent's smaps when its pid is known, else those that had the advice
- * when they were dumped. 0 or -ENOMEM.
+ * Reads the areas with "wf" or "dc" in the smaps of process @pid. To be called as soon as the fork
+ * is known of: the process has gone on, and may change its advice. 0, or -ENOMEM (also when
+ * descriptors are short): try again. A process that is gone gives 0 and .known false.
  */
-int wipe_on_fork(const struct task *t, struct space *child);
+int wipes_read(struct wipes *w, int pid);
+void wipes_free(struct wipes *w);
+
+/*
+ * Forgives in @child, the space of a child that @t has just forked, what @w says; if that is not
+ * known, also what had the advice when it was dumped. 0 or -ENOMEM.
+ */
+int wipes_apply(const struct wipes *w, const struct task *t, struct space *child);
 
 #endif

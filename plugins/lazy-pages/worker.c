@@ -130,6 +130,13 @@ static void handoff_step(struct controller *c, enum handoff result, const struct
 		leave_quietly(w);
 		return;
 	}
+	if (result == HANDOFF_FAILED && w->journal->restore_finished) {
+		/* The tasks run: whatever else comes, they get their memory. */
+		log_warn(w->log, "%s; ignored, the restore has finished", e->text);
+		close(h->conn_fd);
+		h->conn_fd = -1;
+		return;
+	}
 	if (result == HANDOFF_FAILED || result == HANDOFF_NOTHING) {
 		log_error(w->log, "%s", e->text);
 		over(w, 1);
@@ -280,20 +287,23 @@ static void control_loop(struct controller *c)
 	struct epoll_event ev[16];
 
 	while (!j->over) {
-		int n = epoll_wait(c->epoll_fd, ev, ARRAY_SIZE(ev), next_wait_ms(c));
+		int n;
 
-		for (int i = 0; i < n && !j->over; i++)
-			dispatch(c, ev[i].data.fd);
-		if (w->options->progress && j->handoff.connected)
-			report_progress(w, &c->progress);
-		if (!j->over && everything_placed(w)) {
+		/* Before the wait: a worker may begin when all is done but the end. */
+		if (everything_placed(w)) {
 			collapser_finish(w->collapser);
 			w->collapser = NULL;
 			if (c->progress.shown)
 				fputc('\n', stderr);
 			report_summary(w);
-			over(w, 0);
+			over(w, j->exit_status);
+			break;
 		}
+		n = epoll_wait(c->epoll_fd, ev, ARRAY_SIZE(ev), next_wait_ms(c));
+		for (int i = 0; i < n && !j->over; i++)
+			dispatch(c, ev[i].data.fd);
+		if (w->options->progress && j->handoff.connected)
+			report_progress(w, &c->progress);
 	}
 }
 
@@ -353,8 +363,13 @@ int worker_run(const struct options *o, const struct log *log, const struct chec
 	struct error e = {0};
 	sigset_t set;
 
-	if (j->workers++)
+	arena_reset_lock(j->arena);
+	if (j->workers++) {
 		journal_recount(j);
+		journal_settle_forks(j);
+	}
+	if (j->handoff.conn_fd >= 0)
+		j->handoff.connected = true;
 	if (delay)
 		w.background_delay_ns = strtoull(delay, NULL, 10) * 1000000;
 	sigemptyset(&set);
