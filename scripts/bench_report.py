@@ -18,6 +18,9 @@ def markdown(about, table, all_runs, failures):
         ratio = "-" if r.ratio is None else f"{r.ratio:.2f}" if r.ratio >= 0.1 else f"{r.ratio:.3f}"
         out.append(f"| {r.name} | {r.ours} | {r.other} | {ratio} | {r.target} | {r.verdict()} |")
     out += ["", "Medians, with the least and the most in brackets. Every run checked every page."]
+    if rows.others(all_runs).median() > 100 * rows.NOISY:
+        out += ["", "The machine was NOT quiet. Figures of different rows, and those of this page and "
+                "another, cannot be compared; ratios are loose."]
     out += where_it_ran(all_runs)
     if failures:
         out += ["", "## Runs that were not right", ""] + [f"* {f}" for f in failures]

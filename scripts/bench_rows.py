@@ -9,6 +9,7 @@ FILE_LOOP, BUFFER_LOOP = "bare loop, page cache", "bare loop, hot buffer"
 THREADS = 2            # of the manager by default, and so of the bare loop
 LOOP_PIECE_KIB = 256   # the manager's largest slice
 FORKS = 200
+NOISY = 0.25           # share of the CPUs that others use, above which the page says so
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1))
 
 # Arguments of Workload. "rows" are words that --only finds it by, too.
@@ -35,7 +36,7 @@ class Values:
         return bool(self.values)
 
     def median(self):
-        return statistics.median(self.values)
+        return statistics.median(self.values) if self.values else 0
 
     def __str__(self):
         if not self.values:
@@ -188,5 +189,5 @@ def table(all_runs):
 
 def others(all_runs):
     """How quiet the machine was: what runs found before they began."""
-    return str(Values([100 * r["others"] for sides in all_runs.values() for runs in sides.values()
-                   for r in runs if "others" in r], "%"))
+    return Values([100 * r["others"] for sides in all_runs.values() for runs in sides.values()
+                   for r in runs if "others" in r], "%")
