@@ -20,11 +20,12 @@
 #include "sweep.h"
 #include "worker.h"
 
-#define KNOT_NS	    20000000 /* of EAGAIN and no event, before growth.h is asked */
-#define WANTED_NS   200000000
-#define IDLE_ROUNDS 16 /* of EAGAIN without a message, before others have their turn */
-#define ROUNDS	    64 /* of reading and answering, before others have their turn */
-#define ZERO_WINDOW 16 /* pages made zero around a page that has no contents */
+#define KNOT_NS	     20000000 /* of EAGAIN and no event, before growth.h is asked */
+#define KNOT_MORE_NS 100000   /* the same, while one is being undone */
+#define WANTED_NS    200000000
+#define IDLE_ROUNDS  16 /* of EAGAIN without a message, before others have their turn */
+#define ROUNDS	     64 /* of reading and answering, before others have their turn */
+#define ZERO_WINDOW  16 /* pages made zero around a page that has no contents */
 
 enum answer { ANSWERED, KEEP, KEEP_AND_READ };
 
@@ -51,7 +52,7 @@ void fault_add(struct task *t, uint64_t addr, bool write, uint64_t now)
 	t->faults[t->nfaults++] = (struct fault){.addr = addr, .read_ns = now, .write = write};
 }
 
-static enum answer trouble(struct task *t, struct fault *f, struct placed p)
+static enum answer trouble(struct task *t, struct fault *f, struct placed p, bool owed)
 {
 	const struct log *log = t->worker->log;
 
@@ -60,6 +61,9 @@ static enum answer trouble(struct task *t, struct fault *f, struct placed p)
 		t->owner->tally->again++;
 		if (!f->again_ns)
 			f->again_ns = now_ns();
+		if (now_ns() - f->again_ns > (t->ndisarmed ? KNOT_MORE_NS : KNOT_NS) &&
+		    growth_release(t, f->addr, owed))
+			return ANSWERED;
 		return KEEP_AND_READ;
 	case PLACE_GONE:
 		t->gone = true;
@@ -113,7 +117,7 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 	p = zero ? place_zero(t->rec->uffd, f->addr, PAGE_SIZE)
 		 : place_copy(t->rec->uffd, f->addr, bytes, PAGE_SIZE);
 	if (p.outcome != PLACE_DONE && p.outcome != PLACE_EXISTS)
-		return trouble(t, f, p);
+		return trouble(t, f, p, true);
 	now = now_ns();
 	if (p.outcome == PLACE_DONE) {
 		kin_after(t, f->addr);
@@ -153,11 +157,8 @@ static enum answer answer_zero(struct task *t, struct fault *f)
 		p = place_copy(t->rec->uffd, f->addr, zeros, PAGE_SIZE);
 	else
 		p = place_zero(t->rec->uffd, f->addr, PAGE_SIZE);
-	if (p.outcome == PLACE_AGAIN && f->again_ns &&
-	    now_ns() - f->again_ns > (t->ndisarmed ? 0 : KNOT_NS) && growth_release(t, f->addr))
-		return ANSWERED;
 	if (p.outcome != PLACE_DONE && p.outcome != PLACE_EXISTS)
-		return trouble(t, f, p);
+		return trouble(t, f, p, false);
 	t->owner->tally->zero_faults++;
 	/* Only if the page itself was missing are its neighbours likely to be. A window that
 	 * crosses the end of the mapping is refused whole, which does no harm. */

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -33,8 +34,22 @@ static bool read_call(int pid, const char *tid, struct mremap_call *c)
 	       nr == SYS_mremap;
 }
 
-/* The part of what @c adds that begins at @addr, if @addr can be in what it adds. */
-static bool covers(const struct mremap_call *c, uint64_t addr, uint64_t *end)
+/* Whether a thread waits for a page: past everything else that mremap() does. "0": not known. */
+static bool waits_for_page(int pid, const char *tid)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	char path[64], where[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.16s/wchan", pid, tid);
+	f = fopen(path, "re");
+	return f && fscanf(f, "%63s", where) == 1 && !strcmp(where, "handle_userfault");
+}
+
+/*
+ * The part of what @c adds that begins at @addr, if @addr can be in what it adds. Where the kernel
+ * chose the place, which nobody knows before the call returns, that is one page and not certain.
+ */
+static bool covers(const struct mremap_call *c, uint64_t addr, bool certain, uint64_t *end)
 {
 	uint64_t old_len = (c->old_len + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
 	uint64_t new_len = (c->new_len + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
@@ -46,12 +61,11 @@ static bool covers(const struct mremap_call *c, uint64_t addr, uint64_t *end)
 		*end = base + new_len;
 		return true;
 	}
-	/* The kernel chose the place, which nobody knows before the call returns: one page. */
 	*end = addr + PAGE_SIZE;
-	return c->flags & MREMAP_MAYMOVE && !(c->flags & MREMAP_FIXED);
+	return !certain && c->flags & MREMAP_MAYMOVE && !(c->flags & MREMAP_FIXED);
 }
 
-static bool find_call(int pid, uint64_t addr, uint64_t *end)
+static bool find_call(int pid, uint64_t addr, bool certain, uint64_t *end)
 {
 	bool found = false;
 	struct dirent *d;
@@ -64,19 +78,19 @@ static bool find_call(int pid, uint64_t addr, uint64_t *end)
 		struct mremap_call c;
 
 		found = d->d_name[0] != '.' && read_call(pid, d->d_name, &c) &&
-			covers(&c, addr, end);
+			waits_for_page(pid, d->d_name) && covers(&c, addr, certain, end);
 	}
 	if (dir)
 		closedir(dir);
 	return found;
 }
 
-bool growth_release(struct task *t, uint64_t addr)
+bool growth_release(struct task *t, uint64_t addr, bool owed)
 {
 	struct range *r = &t->disarmed[t->ndisarmed];
 	uint64_t end;
 
-	if (t->ndisarmed == TASK_DISARMED || !find_call(t->rec->real_pid, addr, &end))
+	if (t->ndisarmed == TASK_DISARMED || !find_call(t->rec->real_pid, addr, owed, &end))
 		return false;
 	if (place_disarm(t->rec->uffd, addr, end - addr))
 		return false;

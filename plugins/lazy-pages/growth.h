@@ -15,10 +15,12 @@
 #include "task.h"
 
 /*
- * The page at @addr is not owed, somebody waits for it, and EAGAIN has been the answer for a while.
- * If that is a growing mremap() of this task, lets it go on and returns true.
+ * Somebody waits for the page at @addr, and EAGAIN has been the answer for a while, with no event
+ * to read. If that is a growing mremap() of this task, lets it go on and returns true. @owed: the
+ * map, which does not know of the mremap() yet, has contents for this page; then only if the page
+ * is certainly part of what grows.
  */
-bool growth_release(struct task *t, uint64_t addr);
+bool growth_release(struct task *t, uint64_t addr, bool owed);
 /* Events have been read: arms again what growth_release() has disarmed. */
 void growth_rearm(struct task *t);
 

@@ -190,7 +190,7 @@ static int register_task(struct worker *w, int fd, int pid, int real_pid, struct
 	int slot = -ENOMEM;
 
 	if (image && came_before(j, pid))
-		return error_set(e, -EPROTO, "a second userfaultfd came for task %d", pid);
+		return error_set(e, -EPROTO, "task %d: a second userfaultfd came", pid);
 	if (!image || image->no_mm)
 		return error_set(e, -EPROTO, "a userfaultfd came for task %d, which %s", pid,
 				 image ? "has no memory in the checkpoint"
@@ -287,8 +287,7 @@ static enum handoff take_word(struct worker *w, struct error *e)
 			/* Those that came are served all the same. */
 			w->journal->exit_status = 1;
 			log_error(w->log,
-				  "the restore has finished, but of %llu tasks no userfaultfd has "
-				  "come",
+				  "the restore has finished, but %llu task(s) have not come",
 				  (unsigned long long)missing(w));
 		}
 		log_info(w->log, "the restore has finished; %u tasks", h->items);
