@@ -181,26 +181,7 @@ static void cached_pages_are_there_at_once(void **state)
 	assert_not_woken(f->event_fd);
 }
 
-/* The first half is cached, the rest is not: what has been read stays where it belongs. */
-static void a_half_cold_range_is_put_together_rightly(void **state)
-{
-	struct fixture *f = *state;
-	char half[FILE_PAGES / 2 * PAGE_SIZE];
-
-	for (int i = 0; i < 20; i++) {
-		int ret;
-
-		evict(f, 0);
-		assert_int_equal(pread(f->files[0].fd, half, sizeof(half), 0), sizeof(half));
-		while ((ret = fetch(f, 0, 0, FILE_PAGES)) == -EAGAIN) {
-			assert_int_equal(
-				source_want(f->s, WHERE(0, 0), FILE_PAGES, true, f->event_fd), 0);
-			woken(f->event_fd);
-		}
-		assert_int_equal(ret, 0);
-	}
-}
-
+/* One page is cold in a fetch of many: none of it counts. */
 static void cold_pages_are_wanted_and_then_there(void **state)
 {
 	struct fixture *f = *state;
@@ -621,7 +602,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		source_test(cached_pages_are_there_at_once),
 		source_test(cold_pages_are_wanted_and_then_there),
-		source_test(a_half_cold_range_is_put_together_rightly),
 		source_test(each_request_wakes_its_own_asker),
 		source_test(a_full_eventfd_holds_up_nobody),
 		source_test(a_truncated_file_has_no_data),
