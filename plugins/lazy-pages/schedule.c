@@ -4,7 +4,7 @@
 
 #include "compiler.h"
 
-#define BUSY_NS	   5000000 /* after a fault, small slices for this long */
+#define BUSY_NS	   2500000 /* after a fault, small slices for this long */
 #define BUSY_PAGES 16	   /* 64 KiB: about 20 us */
 #define WINDOW_MIN 16
 #define WINDOW_MAX 512
