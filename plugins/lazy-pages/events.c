@@ -74,14 +74,15 @@ static struct task_record *child_make(struct task *t, int uffd, uint64_t serial,
 	return NULL;
 }
 
-static int child_wipe(struct task *t, struct task_record *r, const struct wipes *wipes)
+static int child_wipe(struct task *t, struct task_record *r, const struct wipes *wipes,
+		      const struct uffd_msg *later, size_t n)
 {
 	struct space *child = space_new(t->worker->journal->arena, &t->image->extents, r->owed);
 	const struct task_log *log = r->log[r->active];
 	int ret = child ? space_set_regions(child, log->regions, log->nregions) : -ENOMEM;
 
 	if (!ret)
-		ret = wipes_apply(wipes, t, child);
+		ret = wipes_apply(wipes, t, child, later, n);
 	space_free(child);
 	return ret;
 }
@@ -106,12 +107,13 @@ static void fork_begin(struct task *t, const struct uffd_msg *m, uint64_t serial
  * pages of the parent: what is wiped on fork is forgiven; the child is no embryo any more; the
  * message is marked, and the child gets an owner.
  */
-static void fork_end(struct task *t, struct uffd_msg *m, uint64_t serial, const struct wipes *wipes)
+static void fork_end(struct task *t, struct uffd_msg *m, uint64_t serial, const struct wipes *wipes,
+		     size_t nlater)
 {
 	int slot, ret;
 	struct task_record *r = child_known(t, serial, &slot);
 
-	while ((ret = child_wipe(t, r, wipes)) == -ENOMEM)
+	while ((ret = child_wipe(t, r, wipes, m + 1, nlater)) == -ENOMEM)
 		wait_for_memory(t, "see what a forked child inherits");
 	if (ret)
 		log_error(t->worker->log, "%s: what a forked child does not inherit: %s",
@@ -123,23 +125,26 @@ static void fork_end(struct task *t, struct uffd_msg *m, uint64_t serial, const 
 
 static void read_wipes(struct task *t, struct wipes *w)
 {
-	while (!w->known && t->rec->real_pid && wipes_read(w, t->rec->real_pid))
+	while (t->rec->real_pid && task_left(t) && wipes_read(w, t->rec->real_pid))
 		wait_for_memory(t, "see what a forked child inherits");
 }
 
-static void forks_end(struct task *t, struct uffd_msg *m, size_t n, uint64_t serial,
-		      struct wipes *wipes)
+/* Ends the forks among the @n messages at @first in the log, all of which have been applied. */
+static void forks_end(struct task *t, uint32_t first, size_t n, struct wipes *wipes)
 {
-	if (!wipes->known && task_left(t) && kin_find_pid(t) && !wipes->n)
-		(void)wipes_read(wipes, t->rec->real_pid);
+	struct task_log *log = t->rec->log[t->rec->active];
+	struct uffd_msg *m = &log->msg[first];
+
+	if (!t->rec->real_pid && task_left(t) && kin_find_pid(t))
+		read_wipes(t, wipes);
 	if (!wipes->known && task_left(t))
 		log_info(t->worker->log,
-			 "%s: its mappings cannot be read; what its child does not "
-			 "inherit is taken from the images",
+			 "%s: its mappings cannot be read; what its child does not inherit is "
+			 "taken from the images",
 			 task_name(t).text);
 	for (size_t i = 0; i < n; i++)
 		if (m[i].event == UFFD_EVENT_FORK)
-			fork_end(t, &m[i], serial + i, wipes);
+			fork_end(t, &m[i], log->base + first + i, wipes, n - i - 1);
 }
 
 static void apply(struct task *t, struct uffd_msg *m, uint64_t serial, bool replay)
@@ -188,7 +193,8 @@ static void make_room(struct task *t)
 	const struct region *v;
 	size_t n;
 
-	if (t->tail + JOURNAL_READ <= JOURNAL_MESSAGES)
+	/* for the two reads of events_read() */
+	if (t->tail + 2 * JOURNAL_READ <= JOURNAL_MESSAGES)
 		return;
 	n = space_regions(t->space, &v);
 	while (journal_snapshot(t->worker->journal, t->rec, v, n))
@@ -215,21 +221,23 @@ static void cannot_read(struct task *t, int err, uint64_t now)
 	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
-size_t events_read(struct task *t, uint64_t now, bool *drained)
+/*
+ * One read, applied. With a fork among the messages, the parent's mappings are read at once.
+ */
+static size_t read_batch(struct task *t, uint64_t now, struct wipes *wipes, bool *forks)
 {
 	struct task_log *log = t->rec->log[t->rec->active];
 	struct uffd_msg *m = &log->msg[t->tail];
 	struct tally *tally = t->owner->tally;
 	ssize_t bytes = read(t->rec->uffd, m, JOURNAL_READ * sizeof(*m));
 	size_t n = bytes > 0 ? (size_t)bytes / sizeof(*m) : 0, keep = 0;
-	_cleanup_(wipes_free) struct wipes wipes = {0};
-	bool forks = any_fork(m, n);
 
-	*drained = n < JOURNAL_READ;
 	if (bytes < 0 && errno != EAGAIN)
 		cannot_read(t, errno, now);
-	if (forks && task_left(t))
-		read_wipes(t, &wipes);
+	if (!*forks && any_fork(m, n)) {
+		*forks = true;
+		read_wipes(t, wipes);
+	}
 	for (size_t i = 0; i < n; i++) {
 		if (m[i].event == UFFD_EVENT_PAGEFAULT) {
 			tally->faults++;
@@ -241,12 +249,28 @@ size_t events_read(struct task *t, uint64_t now, bool *drained)
 		apply(t, &m[i], log->base + t->tail + i, false);
 		keep = i + 1;
 	}
-	if (forks)
-		forks_end(t, m, n, log->base + t->tail, &wipes);
 	/* Faults are asked again when need be; only events stay. */
 	if (n > keep)
 		memset(&m[keep], 0, (n - keep) * sizeof(*m));
 	t->tail += (uint32_t)keep;
+	return n;
+}
+
+size_t events_read(struct task *t, uint64_t now, bool *drained)
+{
+	_cleanup_(wipes_free) struct wipes wipes = {0};
+	uint32_t first = t->tail;
+	bool forks = false;
+	size_t n = read_batch(t, now, &wipes, &forks), more;
+
+	*drained = n < JOURNAL_READ;
+	if (forks) {
+		/* What the parent has done since, and now waits for us to hear of. */
+		more = read_batch(t, now, &wipes, &forks);
+		*drained = more < JOURNAL_READ;
+		n += more;
+		forks_end(t, first, t->tail - first, &wipes);
+	}
 	make_room(t);
 	return n;
 }
@@ -261,7 +285,7 @@ void events_replay(struct task *t)
 			apply(t, &log->msg[t->tail], log->base + t->tail, true);
 	if (any_fork(log->msg, t->tail)) {
 		read_wipes(t, &wipes);
-		forks_end(t, log->msg, t->tail, log->base, &wipes);
+		forks_end(t, 0, t->tail, &wipes);
 	}
 	make_room(t);
 }
