@@ -19,7 +19,7 @@ def markdown(about, table, all_runs, failures):
         out.append(f"| {r.name} | {r.ours} | {r.other} | {ratio} | {r.target} | {r.verdict()} |")
     out += ["", "Medians, with the least and the most in brackets. Every run checked every page."]
     if rows.others(all_runs).median() > 100 * rows.NOISY:
-        out += ["", "The machine was NOT quiet. Figures of different rows, and those of this page and "
+        out += ["", "The machine was NOT quiet. Figures of different rows, or of this page and "
                 "another, cannot be compared; ratios are loose."]
     out += where_it_ran(all_runs)
     if failures:
