@@ -352,6 +352,35 @@ static void run_wipe_then_changed(void)
 		child_wait(pid[i]);
 }
 
+/*
+ * Advice of the image that was changed since, and a line of forks at once: no child has done anything
+ * by which it could be known, and each inherits what its parent had, not what the image says.
+ */
+static void setup_inherited(void)
+{
+	setup_wipe();
+	ev_advise(arena[0], 3000, 500, MADV_DONTFORK);
+}
+
+static void forks_at_once(void *depth)
+{
+	uint32_t next = *(uint32_t *)depth + 1;
+
+	if (next < 5)
+		child_wait(ev_fork(NULL, forks_at_once, &next));
+	ev_check_all();
+}
+
+static void run_inherited(void)
+{
+	uint32_t first = 0;
+
+	ev_advise(arena[0], 512, 512, MADV_KEEPONFORK);
+	ev_advise(arena[0], 2500, 100, MADV_WIPEONFORK);
+	ev_advise(arena[0], 3100, 200, MADV_DOFORK);
+	forks_at_once(&first);
+}
+
 /* The advice comes in the child, which owes all of it. */
 static void advises_in_child(void *unused)
 {
@@ -384,6 +413,7 @@ static const struct act acts[] = {
 	{ "wipe_revoked", setup_wipe, run_wipe_revoked },
 	{ "wipe_moved", setup_wipe, run_wipe_moved },
 	{ "wipe_then_changed", setup_wipe, run_wipe_then_changed },
+	{ "inherited", setup_inherited, run_inherited },
 	{ "wipe_in_child", setup_one, run_wipe_in_child },
 };
 
