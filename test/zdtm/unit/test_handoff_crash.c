@@ -132,6 +132,18 @@ static void end(struct parts *p, int peer)
 	parts_end(p);
 }
 
+/* Whether the journal says a thing that has been done is still to come, at this instruction. */
+static void check_state(const struct journal *j)
+{
+	const struct cmsghdr *first = (const struct cmsghdr *)j->handoff.control;
+
+	if (j->handoff.word <= 0 || first->cmsg_len)
+		return; /* no item, or one whose descriptor is here */
+	for (uint32_t i = 0; i < j->nslots; i++)
+		if (j->slot[i] && j->slot[i]->pid == j->handoff.word)
+			fail_msg("task %d waits for a descriptor that has come", j->handoff.word);
+}
+
 static uint64_t count_instructions(void)
 {
 	struct parts p;
@@ -146,8 +158,8 @@ static uint64_t count_instructions(void)
 	begin(&p, &peer);
 	pid = worker_start(&p);
 	assert_true(step_wait(pid, &status));
-	while (step_one(pid, &status))
-		n++;
+	for (; step_one(pid, &status); n++)
+		check_state(p.w.journal);
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 0);
 	end(&p, peer);

@@ -93,6 +93,18 @@ static void little_is_not_worth_a_loan(void **state)
 	area_end(&a);
 }
 
+static void little_in_one_mapping_is_not_worth_a_loan(void **state)
+{
+	struct lazy_area a;
+
+	(void)state;
+	area_begin(&a, PAGES, 16);
+	atomic_store(&helper(&a)->idle, true);
+	assert_false(lend(&a));
+	assert_int_equal(area_placed(&a), 0);
+	area_end(&a);
+}
+
 static void a_loan_wakes_those_who_have_time(void **state)
 {
 	struct lazy_area a;
@@ -324,6 +336,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_lent_while_faults_are_recent),
 		cmocka_unit_test(a_fault_ends_a_loan),
 		cmocka_unit_test(little_is_not_worth_a_loan),
+		cmocka_unit_test(little_in_one_mapping_is_not_worth_a_loan),
 		cmocka_unit_test(a_loan_wakes_those_who_have_time),
 		cmocka_unit_test(owner_and_helper_take_pieces_in_turn),
 		cmocka_unit_test(a_lent_task_may_share_its_bits_with_another),
