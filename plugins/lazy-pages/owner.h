@@ -28,6 +28,11 @@ struct owner {
 	size_t nwaiting;     /* tasks with faults that have to wait */
 	struct tally *tally; /* in the journal */
 	char *scratch;	     /* SCHEDULE_MAX_PAGES pages */
+	/* What the background has mapped of the source last: pages from .where on. */
+	struct {
+		uint64_t where, npages;
+		const char *bytes;
+	} window;
 	struct run runs[SCHEDULE_MAX_PAGES];
 	struct loan loan; /* of one of its tasks, to others */
 	atomic_bool idle; /* about to sleep, or asleep: would help with a loan */

@@ -20,6 +20,7 @@ struct source;
 struct source_ops {
 	int (*fetch)(struct source *s, uint64_t where, uint64_t npages, void *scratch,
 		     const void **bytes);
+	const void *(*in_memory)(struct source *s, uint64_t where, uint64_t npages);
 	int (*want)(struct source *s, uint64_t where, uint64_t npages, bool urgent, int event_fd);
 	void (*close)(struct source *s);
 };
@@ -38,6 +39,15 @@ static inline int source_fetch(struct source *s, uint64_t where, uint64_t npages
 			       const void **bytes)
 {
 	return s->ops->fetch(s, where, npages, scratch, bytes);
+}
+
+/*
+ * The same bytes without a copy, in memory of the source that stays mapped as long as it does; NULL
+ * if not all of them can be had so, or fewer than are in the file. Worth asking for several pages.
+ */
+static inline const void *source_in_memory(struct source *s, uint64_t where, uint64_t npages)
+{
+	return s->ops->in_memory ? s->ops->in_memory(s, where, npages) : NULL;
 }
 
 /*

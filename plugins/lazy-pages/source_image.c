@@ -26,12 +26,11 @@
 
 #include "compiler.h"
 
-#define QUEUE	     256 /* requests of each kind that may wait */
-#define READERS	     2
-#define AHEAD_PAGES  2048	       /* told to the kernel beyond a bulk request: 8 MiB */
-#define CHUNK	     (256 * PAGE_SIZE) /* read at once */
-#define MAPPED_PAGES 8		       /* a span of fewer is quicker read than mapped */
-#define FAILED_NS    1000000000u       /* how long a failed read is believed before the next try */
+#define QUEUE	    256 /* requests of each kind that may wait */
+#define READERS	    2
+#define AHEAD_PAGES 2048	      /* told to the kernel beyond a bulk request: 8 MiB */
+#define CHUNK	    (256 * PAGE_SIZE) /* read at once */
+#define FAILED_NS   1000000000u	      /* how long a failed read is believed before the next try */
 
 struct wanted {
 	uint64_t where;
@@ -100,8 +99,9 @@ struct cache_pages {
 };
 
 /* The bytes in the page cache themselves, if all of them are there. NULL otherwise. */
-static const void *in_cache(struct source_image *s, uint64_t where, uint64_t npages)
+static const void *image_in_memory(struct source *source, uint64_t where, uint64_t npages)
 {
+	struct source_image *s = (struct source_image *)source;
 	const struct pages_file *f = &s->c->files[WHERE_FILE(where)];
 	char *map = s->map[WHERE_FILE(where)];
 	uint64_t page = WHERE_PAGE(where);
@@ -129,9 +129,6 @@ static int image_fetch(struct source *source, uint64_t where, uint64_t npages, v
 	off_t offset = (off_t)(WHERE_PAGE(where) << PAGE_SHIFT);
 	uint64_t len = npages << PAGE_SHIFT, done = 0;
 
-	*bytes = npages >= MAPPED_PAGES ? in_cache(s, where, npages) : NULL;
-	if (*bytes)
-		return 0;
 	while (done < len) {
 		struct iovec v = {(char *)scratch + done, len - done};
 		int flags = atomic_load_explicit(&s->plain, memory_order_relaxed) ? 0 : RWF_NOWAIT;
@@ -269,7 +266,8 @@ static void image_close(struct source *source)
 
 struct source *source_image_new(const struct checkpoint *c)
 {
-	static const struct source_ops ops = {image_fetch, image_want, image_close};
+	static const struct source_ops ops = {image_fetch, image_in_memory, image_want,
+					      image_close};
 	struct source_image *s = calloc(1, sizeof(*s));
 
 	if (!s)

@@ -62,6 +62,8 @@ static uint64_t alike(const char *bytes, uint64_t npages, bool *zero)
 {
 	uint64_t n = 1;
 
+	for (uint64_t i = 1; i < npages; i++)
+		__builtin_prefetch(bytes + i * PAGE_SIZE);
 	*zero = bytes_are_zero(bytes, PAGE_SIZE);
 	while (n < npages && bytes_are_zero(bytes + n * PAGE_SIZE, PAGE_SIZE) == *zero)
 		n++;
@@ -109,6 +111,7 @@ static bool refused(struct mover *m, const struct run *r, struct placed p)
 		t->gone = true;
 		return false;
 	default:
+		m->by->window.bytes = NULL;
 		if (!t->noted)
 			log_error(t->worker->log, "%s: 0x%llx cannot be placed: %s; waiting",
 				  task_name(t).text, (unsigned long long)r->addr, strerror(p.err));
@@ -218,15 +221,40 @@ static void place_what_can_be_read(struct mover *m, size_t n)
 	}
 }
 
+/*
+ * The bytes of @npages pages at @where without a copy. A window of the source is mapped at a time,
+ * so that small slices cost no system call. NULL: not wholly in memory.
+ */
+static const void *in_window(struct mover *m, uint64_t where, uint64_t npages)
+{
+	struct owner *o = m->by;
+	struct worker *w = m->t->worker;
+	uint64_t left, want;
+
+	if (!o->window.bytes || where < o->window.where ||
+	    where + npages > o->window.where + o->window.npages) {
+		left = w->checkpoint->files[WHERE_FILE(where)].npages - WHERE_PAGE(where);
+		want = MIN(left, SCHEDULE_MAX_PAGES);
+		o->window.where = where;
+		o->window.npages = want;
+		o->window.bytes = want < npages ? NULL : source_in_memory(w->source, where, want);
+		if (!o->window.bytes)
+			return NULL;
+	}
+	return o->window.bytes + ((where - o->window.where) << PAGE_SHIFT);
+}
+
 /* Places the first @n runs that have been gathered. Returns the address behind the last one. */
 static uint64_t place_runs(struct mover *m, size_t n)
 {
 	const struct run *runs = m->by->runs;
 	uint64_t first = runs[0].where, span = runs[n - 1].where + runs[n - 1].npages - first;
+	const void *bytes = in_window(m, first, span);
 	uint64_t end = 0;
-	const void *bytes;
-	int ret = source_fetch(m->t->worker->source, first, span, m->by->scratch, &bytes);
+	int ret = 0;
 
+	if (!bytes)
+		ret = source_fetch(m->t->worker->source, first, span, m->by->scratch, &bytes);
 	if (ret && m->lent)
 		return 0;
 	if (ret == -EAGAIN) {
