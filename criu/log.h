@@ -24,9 +24,9 @@ enum log_level {
 };
 
 struct log {
-	int fd;             /* where lines go; not owned unless opened by log_open() */
-	int level;          /* lines above it are dropped */
-	bool with_pid;      /* put the pid in front (--log-pid) */
+	int fd;		    /* where lines go; not owned unless opened by log_open() */
+	int level;	    /* lines above it are dropped */
+	bool with_pid;	    /* put the pid in front (--log-pid) */
 	uint64_t start_ns;  /* CLOCK_MONOTONIC; seconds in lines count from here */
 	const char *module; /* "lazy-pages", "page-server", "plugin" */
 };

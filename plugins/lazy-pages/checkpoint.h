@@ -21,14 +21,14 @@
 
 struct checkpoint_vma {
 	uint64_t start, end; /* bytes */
-	uint64_t madv;       /* MADV_BIT_*, bit number = madvise advice */
+	uint64_t madv;	     /* MADV_BIT_*, bit number = madvise advice */
 	uint32_t prot, flags, status;
 };
 
 struct checkpoint_task {
-	int pid;      /* in the image */
-	bool no_mm;   /* a zombie or dead: handed over as a negative pid, no memory */
-	bool no_thp;  /* PR_SET_THP_DISABLE was in force */
+	int pid;     /* in the image */
+	bool no_mm;  /* a zombie or dead: handed over as a negative pid, no memory */
+	bool no_thp; /* PR_SET_THP_DISABLE was in force */
 	struct checkpoint_vma *vmas;
 	size_t nvmas;
 	struct extents extents;
@@ -37,7 +37,7 @@ struct checkpoint_task {
 /* A pages-N.img, of the top directory or of a parent. */
 struct pages_file {
 	int fd;
-	char *name;      /* "pages-1.img" or "parent/pages-1.img", for messages */
+	char *name;	 /* "pages-1.img" or "parent/pages-1.img", for messages */
 	uint64_t npages; /* whole pages in the file */
 };
 

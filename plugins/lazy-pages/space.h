@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Space: the map of one task's address space as far as lazy memory is concerned. A sorted array of
- * regions [start, end) -> image address; what a region maps and the owed bitmap still names is to be
- * placed. The number of regions follows the number of mappings, never of pages. Pure: no system
+ * regions [start, end) -> image address; what a region maps and the owed bitmap still names is to
+ * be placed. The number of regions follows the number of mappings, never of pages. Pure: no system
  * call, no clock; belongs to the task's owner thread. It is a function of the image's mappings and
  * the userfaultfd events since, which is how a new worker gets it back (the owed bits stay).
  *
@@ -18,7 +18,7 @@
 
 struct region {
 	uint64_t start, end; /* run-time addresses */
-	uint64_t image;      /* image address of start */
+	uint64_t image;	     /* image address of start */
 };
 
 struct space;
@@ -51,15 +51,15 @@ enum page_state space_lookup(const struct space *s, uint64_t addr, uint64_t *ind
 
 /* A run of owed pages, contiguous in the task, in the index and in place. */
 struct run {
-	uint64_t addr;  /* run-time address */
+	uint64_t addr; /* run-time address */
 	uint64_t index;
 	uint64_t npages;
 	uint64_t where; /* of its first page */
 };
 /*
- * Gathers owed runs at or above @addr in address order: at most @max_runs runs and @max_pages pages,
- * all in one region, and with all pages in one file within @span_pages of the first page there, so
- * that one read gets them all. Returns the number of runs; 0 when nothing is owed from
+ * Gathers owed runs at or above @addr in address order: at most @max_runs runs and @max_pages
+ * pages, all in one region, and with all pages in one file within @span_pages of the first page
+ * there, so that one read gets them all. Returns the number of runs; 0 when nothing is owed from
  * @addr up. The search does not wrap around. Cost: O(log n) and the runs.
  */
 size_t space_gather(const struct space *s, uint64_t addr, uint64_t max_pages, uint64_t span_pages,

@@ -54,7 +54,7 @@ EV void ev_map(struct arena *a, uint32_t s, uint32_t n, int prot)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
 		ev_fail(a, "mmap: %s", strerror(errno));
 	for (; n; n--, s++)
-		a->slot[s] = (struct slot){ 0, S_MAPPED | S_PAID, (uint16_t)prot };
+		a->slot[s] = (struct slot){0, S_MAPPED | S_PAID, (uint16_t)prot};
 }
 
 EV int ev_writable(const struct slot *p)
@@ -92,8 +92,8 @@ EV void ev_check(struct arena *a, uint32_t s, uint32_t n)
 			if (sig != SIGSEGV)
 				ev_fail(a, "%p (slot %u): expected SIGSEGV (flags %#x), got %s",
 					ev_at(a, s), s, p->flags,
-					sig ? strsignal(sig) :
-					      ev_describe(a, ev_at(a, s), got, sizeof(got)));
+					sig ? strsignal(sig)
+					    : ev_describe(a, ev_at(a, s), got, sizeof(got)));
 			continue;
 		}
 		if (sig)
@@ -104,7 +104,7 @@ EV void ev_check(struct arena *a, uint32_t s, uint32_t n)
 				p->flags &= (uint16_t)~S_LOOSE;
 		} else if ((p->flags & S_LOOSE) && ev_differs(a, ev_at(a, s), 0) < 0) {
 			p->tag = 0;
-			p->flags &= (uint16_t)~(S_LOOSE | S_FREED);
+			p->flags &= (uint16_t) ~(S_LOOSE | S_FREED);
 		} else {
 			ev_fail(a, "%p (slot %u): expected contents %u%s, got %s", ev_at(a, s), s,
 				p->tag, p->flags & S_LOOSE ? " or zeros" : "",
@@ -131,7 +131,8 @@ EV void ev_unmap(struct arena *a, uint32_t s, uint32_t n)
 
 /*
  * mremap of @n pages at @from to @m pages at @to; from == to stays in place. The source lies in one
- * mapping and does not overlap the target. 0 or -errno; only ENOMEM (no room to grow) is let through.
+ * mapping and does not overlap the target. 0 or -errno; only ENOMEM (no room to grow) is let
+ * through.
  */
 EV int ev_remap(struct arena *a, uint32_t from, uint32_t n, uint32_t to, uint32_t m, int flags)
 {
@@ -200,7 +201,8 @@ EV int ev_advise(struct arena *a, uint32_t s, uint32_t n, int advice)
 {
 	ev_op(a, "madvise slot %u, %u pages, advice %d", s, n, advice);
 	if (madvise(ev_at(a, s), n * PAGE, advice)) {
-		if (errno == EINVAL && (advice == MADV_GUARD_INSTALL || advice == MADV_GUARD_REMOVE))
+		if (errno == EINVAL &&
+		    (advice == MADV_GUARD_INSTALL || advice == MADV_GUARD_REMOVE))
 			return -EINVAL;
 		ev_fail(a, "madvise %d: %s", advice, strerror(errno));
 	}
@@ -259,7 +261,7 @@ EV void ev_forked(struct arena *a)
 
 		p->flags &= (uint16_t)~S_LOCKED;
 		if (p->flags & S_NOFORK) {
-			*p = (struct slot){ 0, 0, 0 };
+			*p = (struct slot){0, 0, 0};
 		} else if (p->flags & S_WIPE) {
 			p->tag = 0;
 			p->flags = S_MAPPED | S_WIPE | S_PAID;
@@ -354,10 +356,10 @@ EV int ev_main(int argc, char **argv, const struct act *acts, size_t n)
 	test_fail("no act named \"%s\"", test_arg(0));
 }
 
-#define EV_MAIN(acts)                                                                              \
-	int main(int argc, char **argv)                                                            \
-	{                                                                                          \
-		return ev_main(argc, argv, acts, sizeof(acts) / sizeof((acts)[0]));                \
+#define EV_MAIN(acts) \
+	int main(int argc, char **argv) \
+	{ \
+		return ev_main(argc, argv, acts, sizeof(acts) / sizeof((acts)[0])); \
 	}
 
 #endif

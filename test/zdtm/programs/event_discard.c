@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Contents that the task throws away while they are owed: MADV_DONTNEED and MADV_FREE, once and again
- * and again, and guards (Linux 6.13), of which no event tells. What is thrown away never comes back.
+ * Contents that the task throws away while they are owed: MADV_DONTNEED and MADV_FREE, once and
+ * again and again, and guards (Linux 6.13), of which no event tells. What is thrown away never
+ * comes back.
  */
 #include "event.h"
 
@@ -223,16 +224,16 @@ static void run_huge(void)
 }
 
 static const struct act acts[] = {
-	{ "dontneed", setup_one, run_dontneed },
-	{ "free", setup_one, run_free },
-	{ "everything", setup_one, run_everything },
-	{ "again_and_again", setup_one, run_again_and_again },
-	{ "in_child", setup_one, run_in_child },
-	{ "while_read", setup_one, run_while_read },
-	{ "guard_placed", setup_one, run_guard_placed },
-	{ "guard_owed", setup_one, run_guard_owed },
-	{ "guard_removed", setup_one, run_guard_removed },
-	{ "huge", setup_huge, run_huge },
+	{"dontneed", setup_one, run_dontneed},
+	{"free", setup_one, run_free},
+	{"everything", setup_one, run_everything},
+	{"again_and_again", setup_one, run_again_and_again},
+	{"in_child", setup_one, run_in_child},
+	{"while_read", setup_one, run_while_read},
+	{"guard_placed", setup_one, run_guard_placed},
+	{"guard_owed", setup_one, run_guard_owed},
+	{"guard_removed", setup_one, run_guard_removed},
+	{"huge", setup_huge, run_huge},
 };
 
 EV_MAIN(acts)

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Ends in the middle of the transfer: exit, exec and SIGKILL of one task or of all, with and without
- * threads whose faults wait. What lives on is right to the byte; the manager takes it as normal.
+ * Ends in the middle of the transfer: exit, exec and SIGKILL of one task or of all, with and
+ * without threads whose faults wait. What lives on is right to the byte; the manager takes it as
+ * normal.
  */
 #include "event.h"
 
-#define PAGES    4096
+#define PAGES	 4096
 #define CHILDREN 6
 
 static pid_t *pids; /* shared: written by the parent before the dump */
@@ -206,17 +207,17 @@ static void run_waits(void)
 }
 
 static const struct act acts[] = {
-	{ "exit", setup_one, run_exit },
-	{ "exit_with_threads", setup_one, run_exit_with_threads },
-	{ "parent_exits", setup_parent_exits, run_parent_exits },
-	{ "exec", setup_one, run_exec },
-	{ "exec_with_threads", setup_one, run_exec_with_threads },
-	{ "child_execs", setup_one, run_child_execs },
-	{ "kill_forked", setup_one, run_kill_forked },
-	{ "kill_restored", setup_kill_restored, run_kill_restored },
-	{ "waits", setup_one, run_waits },
-	{ "became", NULL, run_became },
-	{ "became_child", NULL, run_became_child },
+	{"exit", setup_one, run_exit},
+	{"exit_with_threads", setup_one, run_exit_with_threads},
+	{"parent_exits", setup_parent_exits, run_parent_exits},
+	{"exec", setup_one, run_exec},
+	{"exec_with_threads", setup_one, run_exec_with_threads},
+	{"child_execs", setup_one, run_child_execs},
+	{"kill_forked", setup_one, run_kill_forked},
+	{"kill_restored", setup_kill_restored, run_kill_restored},
+	{"waits", setup_one, run_waits},
+	{"became", NULL, run_became},
+	{"became_child", NULL, run_became_child},
 };
 
 EV_MAIN(acts)

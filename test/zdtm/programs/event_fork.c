@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Forks while memory is owed: every child finds what its parent had at that moment, however deep the
- * line and however many threads fork or fault meanwhile; MADV_WIPEONFORK and MADV_DONTFORK hold.
+ * Forks while memory is owed: every child finds what its parent had at that moment, however deep
+ * the line and however many threads fork or fault meanwhile; MADV_WIPEONFORK and MADV_DONTFORK
+ * hold.
  */
 #include "event.h"
 
-#define PAGES   4096
+#define PAGES	4096
 #define THREADS 4
 
 static void areas_of(int arenas, uint32_t pages)
@@ -353,8 +354,9 @@ static void run_wipe_then_changed(void)
 }
 
 /*
- * Advice of the image that was changed since, and a line of forks at once: no child has done anything
- * by which it could be known, and each inherits what its parent had, not what the image says.
+ * Advice of the image that was changed since, and a line of forks at once: no child has done
+ * anything by which it could be known, and each inherits what its parent had, not what the image
+ * says.
  */
 static void setup_inherited(void)
 {
@@ -400,21 +402,21 @@ static void run_wipe_in_child(void)
 }
 
 static const struct act acts[] = {
-	{ "fork", setup_one, run_fork },
-	{ "deep", setup_one, run_deep },
-	{ "storm", setup_four, run_storm },
-	{ "vfork", setup_one, run_vfork },
-	{ "pending", setup_one, run_pending },
-	{ "children_wait", setup_one, run_children_wait },
-	{ "dontfork", setup_dontfork, run_dontfork },
-	{ "dontfork_waits", setup_dontfork, run_dontfork_waits },
-	{ "wipe_before", setup_wipe, run_wipe_before },
-	{ "wipe_after", setup_one, run_wipe_after },
-	{ "wipe_revoked", setup_wipe, run_wipe_revoked },
-	{ "wipe_moved", setup_wipe, run_wipe_moved },
-	{ "wipe_then_changed", setup_wipe, run_wipe_then_changed },
-	{ "inherited", setup_inherited, run_inherited },
-	{ "wipe_in_child", setup_one, run_wipe_in_child },
+	{"fork", setup_one, run_fork},
+	{"deep", setup_one, run_deep},
+	{"storm", setup_four, run_storm},
+	{"vfork", setup_one, run_vfork},
+	{"pending", setup_one, run_pending},
+	{"children_wait", setup_one, run_children_wait},
+	{"dontfork", setup_dontfork, run_dontfork},
+	{"dontfork_waits", setup_dontfork, run_dontfork_waits},
+	{"wipe_before", setup_wipe, run_wipe_before},
+	{"wipe_after", setup_one, run_wipe_after},
+	{"wipe_revoked", setup_wipe, run_wipe_revoked},
+	{"wipe_moved", setup_wipe, run_wipe_moved},
+	{"wipe_then_changed", setup_wipe, run_wipe_then_changed},
+	{"inherited", setup_inherited, run_inherited},
+	{"wipe_in_child", setup_one, run_wipe_in_child},
 };
 
 EV_MAIN(acts)

@@ -58,9 +58,9 @@ static void anywhere(void)
 }
 
 static const struct act acts[] = {
-	{ "in_place", setup, in_place },
-	{ "moved", setup, moved },
-	{ "anywhere", setup, anywhere },
+	{"in_place", setup, in_place},
+	{"moved", setup, moved},
+	{"anywhere", setup, anywhere},
 };
 
 EV_MAIN(acts)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What event.h is made of: the arena with its model, how an event_*.c program fails, what a page with
- * given contents holds, and how to touch a page that may not be there. The first word of a page tells
- * which contents it has, so a failure can say what was found. Any thread, any child.
+ * What event.h is made of: the arena with its model, how an event_*.c program fails, what a page
+ * with given contents holds, and how to touch a page that may not be there. The first word of a
+ * page tells which contents it has, so a failure can say what was found. Any thread, any child.
  */
 #ifndef EVENT_PAGE_H
 #define EVENT_PAGE_H
@@ -18,22 +18,23 @@
 #endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
+#define MADV_GUARD_REMOVE  103
 #endif
 
-#define RW (PROT_READ | PROT_WRITE)
+#define RW   (PROT_READ | PROT_WRITE)
 #define MOVE (MREMAP_MAYMOVE | MREMAP_FIXED)
 
 enum {
 	S_MAPPED = 1,
-	S_LOOSE = 2,   /* zeros are right as well as the tag */
-	S_PAID = 4,    /* cannot be owed any more: seen, written or discarded since the restore */
+	S_LOOSE = 2, /* zeros are right as well as the tag */
+	S_PAID = 4,  /* cannot be owed any more: seen, written or discarded since the restore */
 	S_GUARD = 8,
 	S_WIPE = 16,
 	S_NOFORK = 32,
 	S_LOCKED = 64,
-	S_SOFT = 256,  /* was owed when the guard came: the guard may be gone, see ev_guard_soft */
-	S_FREED = 128, /* loose for as long as it is not written: the kernel frees it when it likes */
+	S_SOFT = 256, /* was owed when the guard came: the guard may be gone, see ev_guard_soft */
+	S_FREED =
+		128, /* loose for as long as it is not written: the kernel frees it when it likes */
 };
 
 struct slot {
@@ -56,17 +57,17 @@ struct arena {
 static struct arena *arena[ARENAS_MAX];
 
 /*
- * No event tells of a guard, and UFFDIO_COPY takes one away (seen on Linux 6.18): a guard over a page
- * that is owed holds if the manager looks before it copies, but not when it has just looked. With this
- * set, the page's own contents are right in place of the signal.
+ * No event tells of a guard, and UFFDIO_COPY takes one away (seen on Linux 6.18): a guard over a
+ * page that is owed holds if the manager looks before it copies, but not when it has just looked.
+ * With this set, the page's own contents are right in place of the signal.
  */
 static bool ev_guard_soft;
 
 /* ---- failing ---- */
 
 /* Ends the program as failed, with the reason and the last act; from any thread, any child. */
-EV __attribute__((noreturn, format(printf, 2, 3))) void
-ev_fail(const struct arena *a, const char *fmt, ...)
+EV __attribute__((noreturn, format(printf, 2, 3))) void ev_fail(const struct arena *a,
+								const char *fmt, ...)
 {
 	char text[400];
 	va_list ap;
@@ -193,7 +194,7 @@ EV void ev_on_segv(int sig)
 
 EV void ev_catch_segv(void)
 {
-	struct sigaction sa = { .sa_handler = ev_on_segv, .sa_flags = SA_NODEFER };
+	struct sigaction sa = {.sa_handler = ev_on_segv, .sa_flags = SA_NODEFER};
 
 	sigaction(SIGSEGV, &sa, NULL);
 	sigaction(SIGBUS, &sa, NULL);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * mremap while memory is owed: what was owed at the old address is owed at the new one, what was at
- * the target is gone, and faults that wait in either, or come before the move is known, are answered
- * with the right bytes or with the signal that the task would have got.
+ * the target is gone, and faults that wait in either, or come before the move is known, are
+ * answered with the right bytes or with the signal that the task would have got.
  */
 #include "event.h"
 
@@ -287,7 +287,8 @@ static void run_overtaken(void)
 
 		touched_slot = i * 4;
 		ev_move(a, i * 4, 4, HALF + i * 4);
-		/* Until someone has been answered at the new place; the next round is as the first. */
+		/* Until someone has been answered at the new place; the next round is as the first.
+		 */
 		for (int spin = 0; answers == before && spin < 100000; spin++)
 			__asm__ volatile("pause");
 	}
@@ -356,20 +357,20 @@ static void run_overtaken_dontunmap(void)
 }
 
 static const struct act acts[] = {
-	{ "move", setup_half, run_move },
-	{ "pieces", setup_half, run_pieces },
-	{ "grow", setup_half, run_grow },
-	{ "grow_locked", setup_half, run_grow_locked },
-	{ "shrink", setup_half, run_shrink },
-	{ "onto", setup_two, run_onto },
-	{ "dontunmap", setup_half, run_dontunmap },
-	{ "back_and_forth", setup_half, run_back_and_forth },
-	{ "swap", setup_all, run_swap },
-	{ "after_dontneed", setup_half, run_after_dontneed },
-	{ "waiting", setup_half, run_waiting },
-	{ "overtaken", setup_half, run_overtaken },
-	{ "overtaken_onto", setup_two, run_overtaken_onto },
-	{ "overtaken_dontunmap", setup_half, run_overtaken_dontunmap },
+	{"move", setup_half, run_move},
+	{"pieces", setup_half, run_pieces},
+	{"grow", setup_half, run_grow},
+	{"grow_locked", setup_half, run_grow_locked},
+	{"shrink", setup_half, run_shrink},
+	{"onto", setup_two, run_onto},
+	{"dontunmap", setup_half, run_dontunmap},
+	{"back_and_forth", setup_half, run_back_and_forth},
+	{"swap", setup_all, run_swap},
+	{"after_dontneed", setup_half, run_after_dontneed},
+	{"waiting", setup_half, run_waiting},
+	{"overtaken", setup_half, run_overtaken},
+	{"overtaken_onto", setup_two, run_overtaken_onto},
+	{"overtaken_dontunmap", setup_half, run_overtaken_dontunmap},
 };
 
 EV_MAIN(acts)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A random mix of everything that the other event programs do one by one, from a seed, for a time:
- * event_torture SEED mix THREADS MILLISECONDS [trace]. Every thread has an arena of its own; children
- * go on with the mix for a while, with children of their own. Few pages are looked at meanwhile, so
- * that much stays owed; all of them at the end. With "trace" the acts are in the file of that name.
+ * event_torture SEED mix THREADS MILLISECONDS [trace]. Every thread has an arena of its own;
+ * children go on with the mix for a while, with children of their own. Few pages are looked at
+ * meanwhile, so that much stays owed; all of them at the end. With "trace" the acts are in the file
+ * of that name.
  */
 #include <sys/ioctl.h>
 
@@ -40,7 +41,7 @@ static uint32_t pick(struct torture *t, uint32_t below)
 /* The slot behind the last one of the mapping that holds slot @s; s + 1 where one cannot tell. */
 static uint32_t mapping_end(struct torture *t, uint32_t s)
 {
-	struct procmap_query_args q = { .size = sizeof(q), .addr = (uint64_t)ev_at(t->a, s) };
+	struct procmap_query_args q = {.size = sizeof(q), .addr = (uint64_t)ev_at(t->a, s)};
 	uint64_t end;
 
 	if (ioctl(t->maps, PROCMAP_QUERY_CALL, &q))
@@ -78,8 +79,9 @@ static void advise(struct torture *t, uint32_t s, uint32_t n, int advice)
 }
 
 /*
- * Only by the task of the checkpoint. No event tells of it and no pid comes with a forked child: the
- * manager may not have found out which process that is. "wipe_in_child" of event_fork gives it time.
+ * Only by the task of the checkpoint. No event tells of it and no pid comes with a forked child:
+ * the manager may not have found out which process that is. "wipe_in_child" of event_fork gives it
+ * time.
  */
 static void advise_inheritance(struct torture *t, uint32_t s, uint32_t n, int advice)
 {
@@ -159,7 +161,7 @@ static void have_child(struct torture *t)
 
 static void act(struct torture *t)
 {
-	static const int prots[] = { PROT_NONE, PROT_READ, RW, RW };
+	static const int prots[] = {PROT_NONE, PROT_READ, RW, RW};
 	struct arena *a = t->a;
 	uint32_t s = pick(t, a->n - 8), n = 1 + pick(t, pick(t, 8) ? 24 : 300);
 	uint32_t what = pick(t, 100);
@@ -217,12 +219,13 @@ static void *mix(void *number)
 {
 	uint32_t k = (uint32_t)(uintptr_t)number;
 	unsigned long ms = strtoul(test_arg(2), NULL, 0);
-	struct torture t = { .a = arena[k], .random = k };
+	struct torture t = {.a = arena[k], .random = k};
 
 	t.maps = open("/proc/self/maps", O_RDONLY);
 	must(t.maps >= 0);
 	clock_gettime(CLOCK_MONOTONIC, &t.end);
-	t.end.tv_sec += (time_t)(ms / 1000) + (t.end.tv_nsec + (long)(ms % 1000) * 1000000) / 1000000000;
+	t.end.tv_sec +=
+		(time_t)(ms / 1000) + (t.end.tv_nsec + (long)(ms % 1000) * 1000000) / 1000000000;
 	t.end.tv_nsec = (t.end.tv_nsec + (long)(ms % 1000) * 1000000) % 1000000000;
 	while (!over(&t))
 		act(&t);
@@ -277,7 +280,7 @@ static void run(void)
 }
 
 static const struct act acts[] = {
-	{ "mix", setup, run },
+	{"mix", setup, run},
 };
 
 EV_MAIN(acts)

@@ -54,7 +54,7 @@ static uint64_t big_bytes;
 
 static uint64_t big_page(unsigned i)
 {
-	static const uint64_t first[] = { 0, PAGE, 2 * GIB - PAGE, 2 * GIB };
+	static const uint64_t first[] = {0, PAGE, 2 * GIB - PAGE, 2 * GIB};
 
 	if (i < 4)
 		return first[i];
@@ -115,7 +115,8 @@ static void run_big_dontneed(void)
 
 static void run_big_move(void)
 {
-	char *to = mmap(NULL, big_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *to = mmap(NULL, big_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			0);
 
 	must(to != MAP_FAILED);
 	must(mremap(big, big_bytes, big_bytes, MOVE, to) == to);
@@ -239,7 +240,7 @@ static void run_brk(void)
 static void run_protect(void)
 {
 	struct arena *a = arena[0];
-	static const int prots[] = { PROT_NONE, PROT_READ, RW, PROT_READ };
+	static const int prots[] = {PROT_NONE, PROT_READ, RW, PROT_READ};
 
 	for (uint32_t i = 0; i < 64; i++) {
 		ev_protect(a, i * 64, 48, prots[i & 3]);
@@ -276,17 +277,17 @@ static void run_lock(void)
 }
 
 static const struct act acts[] = {
-	{ "part", setup_one, run_part },
-	{ "all", setup_all, run_all },
-	{ "big_unmap", setup_big, run_big_unmap },
-	{ "big_dontneed", setup_big, run_big_dontneed },
-	{ "big_move", setup_big, run_big_move },
-	{ "replaced", setup_one, run_replaced },
-	{ "replaced_while_read", setup_one, run_replaced_while_read },
-	{ "replaced_by_file", setup_one, run_replaced_by_file },
-	{ "brk", setup_brk, run_brk },
-	{ "protect", setup_one, run_protect },
-	{ "lock", setup_one, run_lock },
+	{"part", setup_one, run_part},
+	{"all", setup_all, run_all},
+	{"big_unmap", setup_big, run_big_unmap},
+	{"big_dontneed", setup_big, run_big_dontneed},
+	{"big_move", setup_big, run_big_move},
+	{"replaced", setup_one, run_replaced},
+	{"replaced_while_read", setup_one, run_replaced_while_read},
+	{"replaced_by_file", setup_one, run_replaced_by_file},
+	{"brk", setup_brk, run_brk},
+	{"protect", setup_one, run_protect},
+	{"lock", setup_one, run_lock},
 };
 
 EV_MAIN(acts)

@@ -117,7 +117,7 @@ static inline size_t model_gather(const struct picture *p, const struct model *m
 		} else {
 			if (k == max_runs)
 				break;
-			runs[k++] = (struct run){ cell_addr(p, c), p->index[image], n, where };
+			runs[k++] = (struct run){cell_addr(p, c), p->index[image], n, where};
 		}
 		max_pages -= n;
 		if (n < p->unit)

@@ -41,8 +41,8 @@ static inline uint64_t random_next(struct random *r)
 /* Different (seed, stream) pairs give unrelated sequences, small numbers too. */
 static inline struct random random_from(uint64_t seed, uint64_t stream)
 {
-	struct random r = { (seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^
-			    (stream + 1) * UINT64_C(0xd1342543de82ef95) };
+	struct random r = {(seed + 1) * UINT64_C(0x9e3779b97f4a7c15) ^
+			   (stream + 1) * UINT64_C(0xd1342543de82ef95)};
 
 	if (!r.state)
 		r.state = 1;
