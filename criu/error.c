@@ -5,15 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
+static void put(struct error *e, int code, const char *fmt, va_list args)
+{
+	e->code = code;
+	vsnprintf(e->text, sizeof(e->text), fmt, args);
+}
+
 int error_set(struct error *e, int code, const char *fmt, ...)
 {
 	va_list args;
 
-	if (!e)
-		return code;
-	e->code = code;
 	va_start(args, fmt);
-	vsnprintf(e->text, sizeof(e->text), fmt, args);
+	if (e)
+		put(e, code, fmt, args);
 	va_end(args);
 	return code;
 }
@@ -23,14 +27,13 @@ int error_errno(struct error *e, int code, const char *fmt, ...)
 	va_list args;
 	size_t n;
 
-	if (!e)
-		return code;
-	e->code = code;
 	va_start(args, fmt);
-	vsnprintf(e->text, sizeof(e->text), fmt, args);
+	if (e) {
+		put(e, code, fmt, args);
+		n = strlen(e->text);
+		snprintf(e->text + n, sizeof(e->text) - n, ": %s", strerrordesc_np(-code));
+	}
 	va_end(args);
-	n = strlen(e->text);
-	snprintf(e->text + n, sizeof(e->text) - n, ": %s", strerrordesc_np(-code));
 	return code;
 }
 

@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "compiler.h"
 
 #define FDS_MAX	       1048576
@@ -42,14 +43,6 @@ struct keeper {
 	uint64_t started_ns;
 	int signal_fd;
 };
-
-static uint64_t clock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 /*
  * Like fork(), but sharing the descriptor table. Returns 0 in the child, its pid, or -errno. The
@@ -167,7 +160,7 @@ static void start_worker(struct keeper *k)
 	struct journal *j = k->j;
 	pid_t pid;
 
-	k->started_ns = clock_ns();
+	k->started_ns = now_ns();
 	while ((pid = clone_sharing_files(&j->worker_pid, &j->worker_pidfd)) < 0) {
 		log_error(k->log, "a worker cannot be started: %s; trying again", strerror(-pid));
 		sleep_ms(100);
@@ -212,7 +205,7 @@ static void worker_ended(struct keeper *k)
 			 j->worker_pid, WTERMSIG(status));
 	else
 		log_warn(k->log, "worker %d died; the next one takes over", j->worker_pid);
-	if (clock_ns() - k->started_ns < SHORT_LIFE_NS)
+	if (now_ns() - k->started_ns < SHORT_LIFE_NS)
 		k->backoff_ms = MIN(k->backoff_ms ? k->backoff_ms * 2 : 1, BACKOFF_MAX_MS);
 	else
 		k->backoff_ms = 0;

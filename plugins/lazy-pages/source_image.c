@@ -24,6 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "compiler.h"
 
 #define QUEUE	    256 /* requests of each kind that may wait */
@@ -61,14 +62,6 @@ struct source_image {
 	int failed_errno;
 	uint64_t failed_ns;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static int failed_lately(struct source_image *s, uint64_t where, uint64_t npages)
 {

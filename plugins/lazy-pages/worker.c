@@ -35,14 +35,6 @@ struct controller {
 	struct report_progress progress;
 };
 
-uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 void worker_adopt(struct worker *w, int slot)
 {
 	struct owner *best = w->owners[0];

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "checkpoint.h"
+#include "clock.h"
 #include "journal.h"
 #include "log.h"
 #include "options.h"
@@ -37,9 +38,6 @@ struct worker {
 	uint64_t background_delay_ns; /* test aid: LAZY_PAGES_TEST_BACKGROUND_DELAY_MS */
 	atomic_uint live;	      /* tasks not finished */
 };
-
-/* CLOCK_MONOTONIC in nanoseconds. */
-uint64_t now_ns(void);
 
 /* Runs until everything is over (journal->over is set) and returns the exit status. */
 int worker_run(const struct options *o, const struct log *log, const struct checkpoint *c,
