@@ -1,153 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* The hand-off: what a restore sends, in pieces and in any order, becomes records; whatever else is
- * sent is refused by name; a worker that starts in the middle goes on where the other was. */
-#include "restore_peer.h"
+ * sent is refused by name. */
+#include "handoff_pair.h"
 
-#include <errno.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-
-#include "handoff.h"
-
-#define A UINT64_C(0x10000000)
-#define B UINT64_C(0x20000000)
-#define C UINT64_C(0x30000000)
-
-struct fixture {
-	struct parts p;
-	int peer; /* the restore's end of the connection */
-	struct error e;
-};
-
-/* Tasks 100 and 102 have memory, 101 is a zombie. */
-static int setup(void **state)
-{
-	static struct fixture f;
-	struct parts *p = &f.p;
-	struct checkpoint_task *t;
-	int sk[2], on = 1;
-
-	parts_begin(p);
-	memset(&f.e, 0, sizeof(f.e));
-	t = parts_task(p, 100);
-	parts_vma(t, A, 10);
-	parts_vma(t, B, 10); /* no lazy page in it */
-	parts_vma(t, C, 10);
-	parts_lazy(t, A + 2 * PAGE_SIZE, 4, WHERE(0, 0));
-	parts_lazy(t, C, 3, WHERE(0, 4));
-	assert_int_equal(extents_seal(&t->extents, NULL), 0);
-	parts_task(p, 101)->no_mm = true;
-	t = parts_task(p, 102);
-	parts_vma(t, A, 1);
-	parts_lazy(t, A, 1, WHERE(0, 7));
-	assert_int_equal(extents_seal(&t->extents, NULL), 0);
-	assert_int_equal(extents_seal(&p->tasks[1].extents, NULL), 0);
-
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sk), 0);
-	assert_int_equal(setsockopt(sk[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
-	assert_int_equal(fcntl(sk[1], F_SETFL, O_NONBLOCK), 0);
-	f.peer = sk[0];
-	p->w.journal->handoff.conn_fd = sk[1];
-	p->w.journal->handoff.connected = true;
-	*state = &f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-	struct journal *j = f->p.w.journal;
-
-	for (uint32_t i = 0; i < j->nslots; i++)
-		if (j->slot[i])
-			close(j->slot[i]->uffd);
-	if (j->handoff.conn_fd >= 0)
-		close(j->handoff.conn_fd);
-	if (f->peer >= 0)
-		close(f->peer);
-	parts_end(&f->p);
-	return 0;
-}
-
-static void restore_closes(struct fixture *f)
-{
-	close(f->peer);
-	f->peer = -1;
-}
-
-static enum handoff receive(struct fixture *f)
-{
-	return handoff_receive(&f->p.w, &f->e);
-}
-
-static void assert_refused(struct fixture *f, const char *words)
-{
-	assert_int_equal(receive(f), HANDOFF_FAILED);
-	if (!strstr(f->e.text, words))
-		fail_msg("\"%s\" does not say \"%s\"", f->e.text, words);
-	assert_true(f->e.code < 0);
-}
-
-static unsigned records(const struct fixture *f)
-{
-	const struct journal *j = f->p.w.journal;
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < j->nslots; i++)
-		n += j->slot[i] != NULL;
-	return n;
-}
-
-static struct task_record *record_of(const struct fixture *f, int pid)
-{
-	const struct journal *j = f->p.w.journal;
-	struct task_record *found = NULL;
-
-	for (uint32_t i = 0; i < j->nslots; i++)
-		if (j->slot[i] && j->slot[i]->pid == pid) {
-			assert_null(found);
-			found = j->slot[i];
-		}
-	assert_non_null(found);
-	return found;
-}
-
-/* In how many owners' inboxes slots wait. */
-static unsigned given(const struct fixture *f)
-{
-	size_t n = 0;
-
-	for (unsigned i = 0; i < PARTS_OWNERS; i++)
-		n += f->p.owner[i].ninbox;
-	return (unsigned)n;
-}
-
-static void assert_uffd(int fd)
-{
-	char path[32], target[64] = {0};
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	assert_true(readlink(path, target, sizeof(target) - 1) > 0);
-	assert_string_equal(target, "anon_inode:[userfaultfd]");
-	assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
-	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-}
-
-static void assert_record_100(const struct fixture *f)
-{
-	const struct region expected[] = {{A, A + 10 * PAGE_SIZE, A}, {C, C + 10 * PAGE_SIZE, C}};
-	struct task_record *r = record_of(f, 100);
-	const struct task_log *log = r->log[r->active];
-
-	assert_uffd(r->uffd);
-	assert_int_equal(r->real_pid, getpid());
-	assert_int_equal(r->image, 0);
-	assert_int_equal(r->parent, 0);
-	assert_false(r->embryo);
-	assert_int_equal(owed_left(r->owed), 7);
-	assert_int_equal(log->nregions, 2);
-	assert_memory_equal(log->regions, expected, sizeof(expected));
-}
 
 static void a_task_becomes_a_record_with_its_lazy_mappings(void **state)
 {
@@ -364,123 +221,6 @@ static void no_memory_for_a_record_is_an_error_and_leaves_nothing(void **state)
 	assert_int_equal(given(f), 0);
 }
 
-/* The worker has been killed; this is the next one. */
-static void next_worker(struct fixture *f)
-{
-	parts_worker_end(&f->p);
-	parts_worker(&f->p);
-	journal_recount(f->p.w.journal);
-}
-
-static void a_word_that_the_dead_worker_took_is_kept(void **state)
-{
-	struct fixture *f = *state;
-
-	peer_word(f->peer, 100);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	next_worker(f);
-	peer_uffd(f->peer);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	assert_record_100(f);
-	assert_int_equal(f->p.w.journal->handoff.items, 1);
-}
-
-/* As the kernel has filled word and control, and then the worker died. */
-static void fill_item(struct fixture *f, int pid)
-{
-	struct handoff_record *h = &f->p.w.journal->handoff;
-	struct iovec v = {&h->byte, 1};
-	struct msghdr m = {.msg_iov = &v,
-			   .msg_iovlen = 1,
-			   .msg_control = h->control,
-			   .msg_controllen = sizeof(h->control)};
-
-	h->word = pid;
-	peer_uffd(f->peer);
-	assert_int_equal(recvmsg(h->conn_fd, &m, MSG_CMSG_CLOEXEC), 1);
-}
-
-static void an_item_that_came_whole_gets_its_record(void **state)
-{
-	struct fixture *f = *state;
-
-	fill_item(f, 100);
-	next_worker(f);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	assert_int_equal(records(f), 1);
-	assert_record_100(f);
-	assert_int_equal(f->p.w.journal->handoff.items, 1);
-	assert_int_equal(f->p.w.journal->handoff.word, 0);
-}
-
-static void a_record_that_was_made_is_not_made_again(void **state)
-{
-	struct fixture *f = *state;
-	struct handoff_record *h = &f->p.w.journal->handoff, before;
-	int uffd;
-
-	fill_item(f, 100);
-	before = *h;
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	uffd = record_of(f, 100)->uffd;
-	*h = before; /* it died before it could say so */
-	next_worker(f);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	assert_int_equal(records(f), 1);
-	assert_int_equal(record_of(f, 100)->uffd, uffd);
-	assert_int_equal(h->items, 1);
-	assert_int_equal(h->word, 0);
-	/* and the next item is another one */
-	peer_item(f->peer, 102);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	assert_int_equal(records(f), 2);
-}
-
-static void an_item_half_cleared_up_is_counted_once(void **state)
-{
-	struct fixture *f = *state;
-	struct handoff_record *h = &f->p.w.journal->handoff;
-	char control[sizeof(h->control)];
-
-	fill_item(f, 100);
-	memcpy(control, h->control, sizeof(control));
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	for (size_t cleared = 0; cleared <= sizeof(control); cleared += 16) {
-		h->word = INT32_MIN;
-		memcpy(h->control, control, sizeof(control));
-		memset(h->control, 0, cleared);
-		next_worker(f);
-		assert_int_equal(receive(f), HANDOFF_GOES_ON);
-		assert_int_equal(h->word, 0);
-		assert_int_equal(h->items, 1);
-		assert_int_equal(records(f), 1);
-	}
-	peer_word(f->peer, -101);
-	peer_item(f->peer, 102);
-	peer_word(f->peer, RESTORE_FINISHED);
-	assert_int_equal(receive(f), HANDOFF_FINISHED);
-	assert_int_equal(h->items, 3);
-}
-
-static void an_end_or_a_zombie_that_the_dead_worker_took_counts(void **state)
-{
-	struct fixture *f = *state;
-	struct handoff_record *h = &f->p.w.journal->handoff;
-
-	peer_item(f->peer, 100);
-	peer_item(f->peer, 102);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	h->word = -101;
-	next_worker(f);
-	assert_int_equal(receive(f), HANDOFF_GOES_ON);
-	assert_int_equal(h->items, 3);
-	h->word = RESTORE_FINISHED;
-	next_worker(f);
-	assert_int_equal(receive(f), HANDOFF_FINISHED);
-	assert_true(f->p.w.journal->restore_finished);
-	assert_int_equal(h->word, 0);
-}
-
 static void the_listener_is_found_by_name_and_accepts_with_credentials(void **state)
 {
 	struct fixture *f = *state;
@@ -532,8 +272,6 @@ static void only_a_listening_socket_is_adopted(void **state)
 	close(fd);
 }
 
-#define handoff_test(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -553,11 +291,6 @@ int main(void)
 		handoff_test(a_connection_closed_without_a_word_is_told_apart),
 		handoff_test(a_connection_closed_inside_an_item_names_the_task),
 		handoff_test(no_memory_for_a_record_is_an_error_and_leaves_nothing),
-		handoff_test(a_word_that_the_dead_worker_took_is_kept),
-		handoff_test(an_item_that_came_whole_gets_its_record),
-		handoff_test(a_record_that_was_made_is_not_made_again),
-		handoff_test(an_item_half_cleared_up_is_counted_once),
-		handoff_test(an_end_or_a_zombie_that_the_dead_worker_took_counts),
 		handoff_test(the_listener_is_found_by_name_and_accepts_with_credentials),
 		handoff_test(only_a_listening_socket_is_adopted),
 	};
