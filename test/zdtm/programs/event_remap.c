@@ -97,6 +97,28 @@ static void run_grow_locked(void)
 	child_wait(ev_fork(NULL, ev_child_checks, NULL));
 }
 
+/* In a child, of which the manager knows only the descriptor, and in a child of that. */
+static void grows_locked(void *depth)
+{
+	struct arena *a = arena[0];
+	uint32_t d = *(uint32_t *)depth, next = d + 1;
+
+	if (d < 3)
+		child_wait(ev_fork(NULL, grows_locked, &next));
+	ev_lock(a, 100, 20, 1);
+	ev_remap(a, 100, 20, 1000, 60, MOVE);
+	ev_lock(a, 300, 20, 1);
+	ev_remap(a, 300, 20, HALF + 100, 60, MOVE);
+	ev_check_all();
+}
+
+static void run_grow_locked_in_child(void)
+{
+	uint32_t first = 0;
+
+	child_wait(ev_fork(NULL, grows_locked, &first));
+}
+
 static void run_shrink(void)
 {
 	struct arena *a = arena[0];
@@ -361,6 +383,7 @@ static const struct act acts[] = {
 	{"pieces", setup_half, run_pieces},
 	{"grow", setup_half, run_grow},
 	{"grow_locked", setup_half, run_grow_locked},
+	{"grow_locked_in_child", setup_half, run_grow_locked_in_child},
 	{"shrink", setup_half, run_shrink},
 	{"onto", setup_two, run_onto},
 	{"dontunmap", setup_half, run_dontunmap},
