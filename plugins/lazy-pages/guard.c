@@ -43,7 +43,6 @@ bool guard_scan(int fd, uint64_t start, uint64_t end, uint64_t *from, uint64_t *
 
 int guard_open(int pid)
 {
-	uint64_t from, to;
 	char path[32];
 	int fd;
 
@@ -64,7 +63,5 @@ int guard_open(int pid)
 			return -1;
 		}
 	}
-	(void)from;
-	(void)to;
 	return fd;
 }

@@ -178,6 +178,7 @@ static uint64_t missing(const struct worker *w)
 	return n - MIN(n, j->tasks_seen - j->tasks_forked);
 }
 
+/* Returns the slot, or -errno. */
 static int register_task(struct worker *w, int fd, int pid, int real_pid, struct error *e)
 {
 	struct journal *j = w->journal;
@@ -215,10 +216,9 @@ static int register_task(struct worker *w, int fd, int pid, int real_pid, struct
 		journal_record_free(j, r);
 		return error_errno(e, slot, "task %d", pid);
 	}
-	worker_adopt(w, slot);
 	log_debug(w->log, "task %d: userfaultfd %d, real pid %d, %llu lazy pages", pid, fd,
 		  real_pid, (unsigned long long)image->extents.npages);
-	return 0;
+	return slot;
 }
 
 /* An item with a descriptor has come whole. */
@@ -228,7 +228,7 @@ static int take_item(struct worker *w, struct error *e)
 	struct cmsghdr *rights = find_control(h, SCM_RIGHTS);
 	struct cmsghdr *creds = find_control(h, SCM_CREDENTIALS);
 	struct ucred peer = {0};
-	int fd, ret;
+	int fd, ret, slot = -1;
 
 	if (!rights)
 		return error_set(e, -EPROTO, "no descriptor came for task %d", h->word);
@@ -238,12 +238,14 @@ static int take_item(struct worker *w, struct error *e)
 	/* The worker before us may have made the record and died before it could say so. */
 	if (!already_registered(w->journal, fd)) {
 		ret = check_uffd(fd, h->word, e);
-		if (!ret)
-			ret = register_task(w, fd, h->word, peer.pid, e);
-		if (ret)
-			return ret;
+		slot = ret ? ret : register_task(w, fd, h->word, peer.pid, e);
+		if (slot < 0)
+			return slot;
 	}
+	/* Before an owner can close the descriptor, which would then be another's number. */
 	item_done(h);
+	if (slot >= 0)
+		worker_adopt(w, slot);
 	return 0;
 }
 

@@ -17,7 +17,7 @@ struct worker;
 
 enum handoff {
 	HANDOFF_GOES_ON,
-	HANDOFF_FINISHED, /* the word has come (now or before): tasks run, background may begin */
+	HANDOFF_FINISHED, /* the word has just come: tasks run, background may begin */
 	HANDOFF_NOTHING,  /* the connection ended without a word: @e says so */
 	HANDOFF_FAILED,	  /* the restore failed or does not speak the protocol: @e says which */
 };
