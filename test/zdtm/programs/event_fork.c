@@ -376,11 +376,15 @@ static void forks_at_once(void *depth)
 static void run_inherited(void)
 {
 	uint32_t first = 0;
+	pid_t pid[6];
 
 	ev_advise(arena[0], 512, 512, MADV_KEEPONFORK);
 	ev_advise(arena[0], 2500, 100, MADV_WIPEONFORK);
 	ev_advise(arena[0], 3100, 200, MADV_DOFORK);
-	forks_at_once(&first);
+	for (int i = 0; i < 6; i++)
+		pid[i] = ev_fork(NULL, forks_at_once, &first);
+	for (int i = 0; i < 6; i++)
+		child_wait(pid[i]);
 }
 
 /* The advice comes in the child, which owes all of it. */
