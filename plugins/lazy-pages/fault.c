@@ -61,9 +61,11 @@ static enum answer trouble(struct task *t, struct fault *f, struct placed p, boo
 		t->owner->tally->again++;
 		if (!f->again_ns)
 			f->again_ns = now_ns();
-		if (now_ns() - f->again_ns > (t->ndisarmed ? KNOT_MORE_NS : KNOT_NS) &&
-		    growth_release(t, f->addr, owed))
-			return ANSWERED;
+		if (now_ns() - f->again_ns > (t->ndisarmed ? KNOT_MORE_NS : KNOT_NS)) {
+			if (growth_release(t, f->addr, owed))
+				return ANSWERED;
+			f->again_ns = now_ns(); /* not so soon again: it looks at processes */
+		}
 		return KEEP_AND_READ;
 	case PLACE_GONE:
 		t->gone = true;

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -85,14 +86,36 @@ static bool find_call(int pid, uint64_t addr, bool certain, uint64_t *end)
 	return found;
 }
 
+/*
+ * The same for a forked child whose pid is not known, and cannot be found by placing pages now: how
+ * many processes are in such a call there. More than one are siblings that do the same.
+ */
+static unsigned find_callers(uint64_t addr, bool certain, uint64_t *end)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *d;
+	unsigned n = 0;
+
+	while (dir && (d = readdir(dir)))
+		n += atoi(d->d_name) > 0 && find_call(atoi(d->d_name), addr, certain, end);
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
 bool growth_release(struct task *t, uint64_t addr, bool owed)
 {
 	struct range *r = &t->disarmed[t->ndisarmed];
 	uint64_t end;
+	unsigned n;
 
-	if (t->ndisarmed == TASK_DISARMED || !find_call(t->rec->real_pid, addr, owed, &end))
+	if (t->ndisarmed == TASK_DISARMED)
 		return false;
-	if (place_disarm(t->rec->uffd, addr, end - addr))
+	if (t->rec->real_pid)
+		n = find_call(t->rec->real_pid, addr, owed, &end);
+	else
+		n = find_callers(addr, true, &end);
+	if (!n || (n > 1 && owed) || place_disarm(t->rec->uffd, addr, end - addr))
 		return false;
 	log_info(t->worker->log, "%s: mremap of locked memory goes on at 0x%llx", task_name(t).text,
 		 (unsigned long long)addr);
