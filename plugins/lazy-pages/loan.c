@@ -48,6 +48,7 @@ static bool loan_open(struct task *t, const struct slice *s)
 
 	if (!space_gather(t->space, s->addr, 1, 1, &first, 1))
 		return false;
+	sweep_watch_guards(t);
 	l->end = MIN(space_region_end(t->space, first.addr), first.addr + LOAN_RANGE);
 	from = first.index;
 	to = extents_index(&t->image->extents,

@@ -275,6 +275,14 @@ static uint64_t place_runs(struct mover *m, size_t n)
 	return end;
 }
 
+void sweep_watch_guards(struct task *t)
+{
+	if (t->guard_tried || !t->rec->real_pid)
+		return;
+	t->guard_fd = guard_open(t->rec->real_pid);
+	t->guard_tried = t->guard_fd >= 0 || errno != EMFILE;
+}
+
 /*
  * Looks for guards from @addr to @end, and somewhat further, to look less often. What is guarded
  * has been discarded: it is forgiven, and true says that what was gathered is out of date.
@@ -283,10 +291,7 @@ static bool guards_found(struct task *t, uint64_t addr, uint64_t end, uint64_t n
 {
 	uint64_t from, to, left = task_left(t);
 
-	if (!t->guard_tried && t->rec->real_pid) {
-		t->guard_fd = guard_open(t->rec->real_pid);
-		t->guard_tried = t->guard_fd >= 0 || errno != EMFILE;
-	}
+	sweep_watch_guards(t);
 	if (t->guard_fd < 0 ||
 	    (addr >= t->guard_from && end <= t->guard_to && now - t->guard_ns < GUARD_NS))
 		return false;

@@ -13,6 +13,9 @@
 /* One slice. Returns true when it placed or settled something. */
 bool sweep_slice(struct task *t, uint64_t now_ns);
 
+/* Opens what is needed to see guards of @t, once its pid is known. Before it is lent. */
+void sweep_watch_guards(struct task *t);
+
 /*
  * Places what is owed in [addr, end) of @t, at most SCHEDULE_MAX_PAGES pages, while @t is lent. @by
  * is the thread that does it, the owner or a borrower. Returns the pages settled; what could not be
