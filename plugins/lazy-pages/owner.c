@@ -11,6 +11,8 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +25,8 @@
 #include "worker.h"
 
 #define EPOLL_EVENTS 32
+#define OWNER_NICE   -10 /* somebody waits for each page; fails without CAP_SYS_NICE, then it is 0 \
+			  */
 
 static void pause_ms(long ms)
 {
@@ -178,6 +182,7 @@ static void *owner_thread(void *arg)
 
 	snprintf(name, sizeof(name), "lazy-owner-%u", o->id);
 	prctl(PR_SET_NAME, name);
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), OWNER_NICE);
 	while (!atomic_load(&o->stop)) {
 		int wait_ms = -1;
 		uint64_t now = now_ns();

@@ -28,11 +28,11 @@ struct owner {
 	size_t nwaiting;     /* tasks with faults that have to wait */
 	struct tally *tally; /* in the journal */
 	char *scratch;	     /* SCHEDULE_MAX_PAGES pages */
-	/* What the background has mapped of the source last: pages from .where on. */
-	struct {
+	/* What has been mapped of the source last, for the sweep and for neighbours of faults. */
+	struct window {
 		uint64_t where, npages;
 		const char *bytes;
-	} window;
+	} window[2];
 	struct run runs[SCHEDULE_MAX_PAGES];
 	struct loan loan; /* of one of its tasks, to others */
 	atomic_bool idle; /* about to sleep, or asleep: would help with a loan */

@@ -6,8 +6,6 @@
 
 #define BUSY_NS	   2500000 /* after a fault, small slices for this long */
 #define BUSY_PAGES 16	   /* 64 KiB: about 20 us */
-#define HOT_NS	   200000  /* after a fault, the smallest ones: the next is likely to be near */
-#define HOT_PAGES  4
 #define WINDOW_MIN 16
 #define WINDOW_MAX 512
 
@@ -32,9 +30,6 @@ bool schedule_busy(const struct schedule *s, uint64_t now_ns)
 struct slice schedule_next(struct schedule *s, uint64_t now_ns)
 {
 	uint64_t most = schedule_busy(s, now_ns) ? BUSY_PAGES : SCHEDULE_MAX_PAGES;
-
-	if (s->last_fault_ns && now_ns - s->last_fault_ns < HOT_NS)
-		most = HOT_PAGES;
 
 	if (s->hot_pages)
 		return (struct slice){s->hot, MIN(most, s->hot_pages), CAUSE_NEIGHBOUR};

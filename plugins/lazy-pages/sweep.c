@@ -111,7 +111,7 @@ static bool refused(struct mover *m, const struct run *r, struct placed p)
 		t->gone = true;
 		return false;
 	default:
-		m->by->window.bytes = NULL;
+		m->by->window[0].bytes = m->by->window[1].bytes = NULL;
 		if (!t->noted)
 			log_error(t->worker->log, "%s: 0x%llx cannot be placed: %s; waiting",
 				  task_name(t).text, (unsigned long long)r->addr, strerror(p.err));
@@ -227,21 +227,21 @@ static void place_what_can_be_read(struct mover *m, size_t n)
  */
 static const void *in_window(struct mover *m, uint64_t where, uint64_t npages)
 {
-	struct owner *o = m->by;
+	bool near = m->cause == CAUSE_NEIGHBOUR;
+	struct window *win = &m->by->window[near];
 	struct worker *w = m->t->worker;
-	uint64_t left, want;
+	uint64_t left;
 
-	if (!o->window.bytes || where < o->window.where ||
-	    where + npages > o->window.where + o->window.npages) {
+	if (!win->bytes || where < win->where || where + npages > win->where + win->npages) {
 		left = w->checkpoint->files[WHERE_FILE(where)].npages - WHERE_PAGE(where);
-		want = MIN(left, SCHEDULE_MAX_PAGES);
-		o->window.where = where;
-		o->window.npages = want;
-		o->window.bytes = want < npages ? NULL : source_in_memory(w->source, where, want);
-		if (!o->window.bytes)
+		win->where = where;
+		win->npages = MIN(left, near ? MAX(npages, SWEEP_PAGES) : SCHEDULE_MAX_PAGES);
+		win->bytes = win->npages < npages ? NULL
+						  : source_in_memory(w->source, where, win->npages);
+		if (!win->bytes)
 			return NULL;
 	}
-	return o->window.bytes + ((where - o->window.where) << PAGE_SHIFT);
+	return win->bytes + ((where - win->where) << PAGE_SHIFT);
 }
 
 /* Places the first @n runs that have been gathered. Returns the address behind the last one. */
@@ -287,20 +287,20 @@ void sweep_watch_guards(struct task *t)
  * Looks for guards from @addr to @end, and somewhat further, to look less often. What is guarded
  * has been discarded: it is forgiven, and true says that what was gathered is out of date.
  */
-static bool guards_found(struct task *t, uint64_t addr, uint64_t end, uint64_t now)
+static bool guards_found(struct task *t, uint64_t addr, uint64_t end, uint64_t now, bool near)
 {
+	struct unguarded *g = &t->unguarded[near];
 	uint64_t from, to, left = task_left(t);
 
 	sweep_watch_guards(t);
-	if (t->guard_fd < 0 ||
-	    (addr >= t->guard_from && end <= t->guard_to && now - t->guard_ns < GUARD_NS))
+	if (t->guard_fd < 0 || (addr >= g->from && end <= g->to && now - g->ns < GUARD_NS))
 		return false;
-	t->guard_from = addr;
-	t->guard_to = MAX(end, addr + GUARD_PAGES * PAGE_SIZE);
-	t->guard_ns = now;
-	if (!guard_scan(t->guard_fd, addr, t->guard_to, &from, &to))
+	g->from = addr;
+	g->to = near ? end : MAX(end, addr + GUARD_PAGES * PAGE_SIZE);
+	g->ns = now;
+	if (!guard_scan(t->guard_fd, addr, g->to, &from, &to))
 		return false;
-	t->guard_to = addr;
+	g->to = addr;
 	while (space_remove(t->space, from, to))
 		sched_yield();
 	t->owner->tally->forgiven += left - task_left(t);
@@ -323,7 +323,8 @@ bool sweep_slice(struct task *t, uint64_t now)
 		return false;
 	}
 	if (guards_found(t, o->runs[0].addr,
-			 o->runs[n - 1].addr + o->runs[n - 1].npages * PAGE_SIZE, now))
+			 o->runs[n - 1].addr + o->runs[n - 1].npages * PAGE_SIZE, now,
+			 s.cause == CAUSE_NEIGHBOUR))
 		return true;
 	end = place_runs(&m, n);
 	if (m.settled)

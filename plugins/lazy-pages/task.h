@@ -56,7 +56,10 @@ struct task {
 	struct kin *kin; /* kin.h; NULL when not looked for */
 	int guard_fd;	 /* guard.h; -1: cannot be asked, or not opened yet */
 	bool guard_tried;
-	uint64_t guard_from, guard_to, guard_ns; /* seen without guards, and when */
+	/* Seen without guards, and when: for the sweep and for neighbours of faults. */
+	struct unguarded {
+		uint64_t from, to, ns;
+	} unguarded[2];
 	uint64_t unread_ns;	 /* when it was last said that events cannot be read */
 	uint64_t again_wait_ns;	 /* background pauses that long at the next EAGAIN */
 	uint64_t stuck_since_ns; /* nothing owed could be placed since; 0: not stuck */
