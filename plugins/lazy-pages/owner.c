@@ -25,8 +25,9 @@
 #include "worker.h"
 
 #define EPOLL_EVENTS 32
-#define OWNER_NICE   -10 /* somebody waits for each page; fails without CAP_SYS_NICE, then it is 0 \
-			  */
+#define OWNER_NICE \
+	-10 /* somebody waits for each page; fails without CAP_SYS_NICE, then it is 0 \
+	     */
 
 static void pause_ms(long ms)
 {
