@@ -129,8 +129,7 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 	} else {
 		o->tally->existed++;
 	}
-	while (owed_clear(w->journal->arena, t->rec->owed, index, index + 1) < 0)
-		sched_yield();
+	task_settle(t, index, 1);
 	schedule_fault(&t->schedule, f->addr, now);
 	t->noted = false;
 	t->stuck_since_ns = 0;

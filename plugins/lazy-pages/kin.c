@@ -215,8 +215,7 @@ static bool place(struct task *t, const struct run *r, int *tries)
 	if (p.outcome != PLACE_DONE)
 		return false;
 	t->owner->tally->placed[CAUSE_BACKGROUND]++;
-	while (owed_clear(w->journal->arena, t->rec->owed, r->index, r->index + 1) < 0)
-		sched_yield();
+	task_settle(t, r->index, 1);
 	return true;
 }
 

@@ -52,8 +52,7 @@ static void settle(struct mover *m, uint64_t index, uint64_t npages)
 		owed_clear_shared(t->rec->owed, index, index + npages);
 		return;
 	}
-	while (owed_clear(t->worker->journal->arena, t->rec->owed, index, index + npages) < 0)
-		sched_yield();
+	task_settle(t, index, npages);
 	t->stuck_since_ns = 0;
 }
 
@@ -84,8 +83,7 @@ static void no_mapping(struct task *t, const struct run *r, uint64_t now)
 	log_debug(t->worker->log, "%s: 0x%llx is in no lazy mapping; given up", task_name(t).text,
 		  (unsigned long long)r->addr);
 	t->owner->tally->forgiven++;
-	while (owed_clear(t->worker->journal->arena, t->rec->owed, r->index, r->index + 1) < 0)
-		sched_yield();
+	task_settle(t, r->index, 1);
 }
 
 /* What the kernel refused. Returns true when the rest of the slice can go on. */

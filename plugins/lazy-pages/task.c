@@ -3,6 +3,7 @@
 #include "task.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -84,6 +85,12 @@ void task_finish(struct task *t)
 	journal_record_free(w->journal, r);
 	task_free(t);
 	worker_task_finished(w);
+}
+
+void task_settle(struct task *t, uint64_t index, uint64_t npages)
+{
+	while (owed_clear(t->worker->journal->arena, t->rec->owed, index, index + npages) < 0)
+		sched_yield();
 }
 
 int task_register(struct worker *w, struct task_record *r)

@@ -84,6 +84,10 @@ struct task_name task_name(const struct task *t);
 /* Pages still owed. */
 uint64_t task_left(const struct task *t);
 
+/* Clears @npages owed bits from @index on: placed, or there already, or given up. Waits for memory.
+ */
+void task_settle(struct task *t, uint64_t index, uint64_t npages);
+
 /* Puts a new task into the journal and returns its slot, or -errno. Takes the worker's slot lock.
  */
 int task_register(struct worker *w, struct task_record *r);
