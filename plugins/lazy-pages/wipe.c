@@ -121,8 +121,14 @@ static bool follow(const struct uffd_msg *later, size_t n, uint64_t *addr)
 	return true;
 }
 
+/*
+ * What can be said without the parent's mappings. A page that a forked parent still owes was not
+ * wiped when the parent itself was forked, so advice of the image that covers it has been revoked.
+ */
 static bool wiped_as_dumped(const struct task *t, uint64_t image)
 {
+	if (t->rec->parent)
+		return false;
 	for (size_t i = 0; i < t->image->nvmas; i++) {
 		const struct checkpoint_vma *vma = &t->image->vmas[i];
 
