@@ -16,9 +16,9 @@ CFLAGS := -O2 -g
 SANITIZE :=
 WARN := -Wall -Wextra -Wconversion -Wno-sign-conversion -Werror
 ALL_CFLAGS = -std=gnu11 $(WARN) $(CFLAGS) $(SANITIZE) -D_GNU_SOURCE \
-	-Icriu -Iplugins/lazy-pages -I$(B)
+	-Icriu -Iplugins/lazy-pages -Iplugins/page-server -I$(B) -I/usr/include/libnl3
 DEPS = -MMD -MP -MF $@.d -MT $@
-LDLIBS := -lprotobuf-c -ljson-c -lpthread
+LDLIBS := -lprotobuf-c -ljson-c -lgnutls -lnl-route-3 -lnl-3 -lpthread
 
 PREFIX := /usr/local
 SBINDIR := $(PREFIX)/sbin
@@ -29,9 +29,10 @@ PLUGINDIR := /usr/lib/criu
 PROTOS := $(wildcard images/*.proto)
 PLUGIN_SRCS := $(wildcard plugins/lazy-pages/plugin*.c)
 MAIN_SRCS := $(wildcard criu/main*.c plugins/lazy-pages/main*.c)
-LIB_SRCS := $(filter-out $(PLUGIN_SRCS) $(MAIN_SRCS),$(wildcard criu/*.c plugins/lazy-pages/*.c))
+LIB_SRCS := $(filter-out $(PLUGIN_SRCS) $(MAIN_SRCS),$(wildcard criu/*.c \
+	plugins/lazy-pages/*.c plugins/page-server/*.c))
 MANPAGES := $(wildcard man/*.[1-8])
-C_FILES := $(wildcard criu/*.[ch] plugins/lazy-pages/*.[ch] test/zdtm/programs/*.[ch] \
+C_FILES := $(wildcard criu/*.[ch] plugins/*/*.[ch] test/zdtm/programs/*.[ch] \
 	test/zdtm/unit/*.[ch] test/zdtm/*.[ch])
 
 PB_OBJS := $(PROTOS:images/%.proto=$(B)/images/%.pb-c.o)

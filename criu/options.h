@@ -55,7 +55,14 @@ struct options {
 	uint16_t port;
 	int ps_socket; /* -1: none */
 	bool tls, tls_no_cn_verify;
+	unsigned ps_layout; /* ours: bytes of a header on the wire, 24 or 32; 0: inferred */
 	const char *tls_cacert, *tls_cacrl, *tls_cert, *tls_key; /* NULL: the default files */
+
+	/* Of the page server. */
+	bool lazy_pages;    /* serve, else receive */
+	bool auto_dedup;    /* receive: punch out of the parent what has come anew */
+	const char *attach; /* ours: "ADDR:PORT" of a criu dump --lazy-pages, or NULL */
+	bool once;	    /* ours: end when a client has said that it has everything */
 
 	/* Ours. */
 	unsigned threads;      /* 1..THREADS_MAX */
