@@ -474,6 +474,11 @@ def ask(path, line):
 def finish_lazily(c, rundir):
     """The hold taken off, the program checks every byte, and the manager ends."""
     assert json.loads(ask(control_socket(rundir), b"finish\n")) == {"finishing": True}
+    end_lazily(c)
+
+
+def end_lazily(c):
+    """The same for a manager that has been asked to finish."""
     go(c)
     c.wait_result()
     c.wait_exit()
@@ -559,13 +564,12 @@ def test_dump_waits_no_longer_than_configured(case, environment, how, hold, monk
     finish_lazily(c, environment)
 
 
-def test_dump_with_no_time_to_wait_is_refused_at_once(case, environment, hold,
-                                                         monkeypatch):
+def test_dump_with_no_time_to_wait_is_refused_at_once(case, hold, monkeypatch):
     monkeypatch.setenv("CRIU_LAZY_PAGES_DUMP_WAIT", "0")
     c = restored(case)
     assert call(c, "dump", "-t", c.root) != 0
     assert "Error (lazy-pages-plugin): refusing to dump" in log(c, "dump")
-    finish_lazily(c, environment)
+    end_lazily(c)
 
 
 # The manual page
