@@ -14,8 +14,15 @@ enum option_value {
 	VALUE_MAYBE,  /* only in the same word: --name=value, -xVALUE */
 };
 
+/* The actions that have options of this table. */
+enum option_action {
+	ACTION_LAZY_PAGES,
+	ACTION_PAGE_SERVER,
+	ACTIONS,
+};
+
 enum option_what {
-	OPTION_IGNORED, /* means something to stock's other actions only */
+	OPTION_IGNORED, /* means something to other actions of stock only */
 	OPTION_IMAGES_DIR,
 	OPTION_WORK_DIR,
 	OPTION_LOG_FILE,
@@ -33,6 +40,11 @@ enum option_what {
 	OPTION_ADDRESS,
 	OPTION_PORT,
 	OPTION_PS_SOCKET,
+	OPTION_PS_LAYOUT,
+	OPTION_LAZY_PAGES,
+	OPTION_AUTO_DEDUP,
+	OPTION_ATTACH,
+	OPTION_ONCE,
 	OPTION_TLS,
 	OPTION_TLS_NO_CN_VERIFY,
 	OPTION_TLS_CACERT,
@@ -55,7 +67,9 @@ struct option_row {
 	enum option_value value;
 	enum option_what what;
 	const char *value_name; /* for --help */
-	const char *help;	/* NULL: not shown; '\n' starts a new line */
+	/* An action where it is NULL neither shows the option nor does anything for it. '\n' starts
+	 * a new line. */
+	const char *help[ACTIONS];
 };
 
 /* All rows, in the order of --help; the ones without effect last. */

@@ -168,6 +168,13 @@ static int set_verbosity(struct options *o, const char *value, struct error *e)
 	return ret;
 }
 
+static enum option_action action_of(const struct options *o)
+{
+	bool server = o->action && !strcmp(o->action, "page-server");
+
+	return server ? ACTION_PAGE_SERVER : ACTION_LAZY_PAGES;
+}
+
 static void note_ignored(struct options *o, const struct option_row *row)
 {
 	for (unsigned i = 0; i < o->nr_ignored; i++)
@@ -186,7 +193,7 @@ static int set_number(struct options *o, const struct option_row *row, const cha
 		long min, max;
 	} limits[] = {
 		{OPTION_STATUS_FD, 0, INT_MAX}, {OPTION_TIMEOUT, 0, INT_MAX},
-		{OPTION_CLOSE, 0, INT_MAX},	{OPTION_PORT, 1, UINT16_MAX},
+		{OPTION_CLOSE, 0, INT_MAX},	{OPTION_PORT, 0, UINT16_MAX},
 		{OPTION_PS_SOCKET, 0, INT_MAX}, {OPTION_THREADS, 1, THREADS_MAX},
 		{OPTION_LISTEN_FD, 0, INT_MAX}, {OPTION_RESTORE_PIDFD, 0, INT_MAX},
 	};
@@ -210,6 +217,8 @@ static int set_number(struct options *o, const struct option_row *row, const cha
 		close_for_good((int)number);
 		break;
 	case OPTION_PORT:
+		if (!number && action_of(o) == ACTION_LAZY_PAGES)
+			return error_set(e, -EINVAL, "--port 0: nobody can listen there");
 		o->port = (uint16_t)number;
 		break;
 	case OPTION_PS_SOCKET:
@@ -228,18 +237,55 @@ static int set_number(struct options *o, const struct option_row *row, const cha
 	return 0;
 }
 
+/* Those of the page server; @handled says whether it is one. */
+static int set_server_option(struct options *o, const struct option_row *row, bool off,
+			     const char *value, bool *handled, struct error *e)
+{
+	static const char *const layouts[] = {"24", "32"};
+	size_t choice = 0;
+	int ret = 0;
+
+	*handled = true;
+	switch (row->what) {
+	case OPTION_LAZY_PAGES:
+		o->lazy_pages = !off;
+		break;
+	case OPTION_AUTO_DEDUP:
+		o->auto_dedup = !off;
+		break;
+	case OPTION_ATTACH:
+		o->attach = value;
+		break;
+	case OPTION_ONCE:
+		o->once = !off;
+		break;
+	case OPTION_PS_LAYOUT:
+		ret = parse_choice(row->name, value, layouts, ARRAY_SIZE(layouts), &choice, e);
+		o->ps_layout = ret ? o->ps_layout : choice ? 32 : 24;
+		break;
+	default:
+		*handled = false;
+	}
+	return ret;
+}
+
 static int set_option(struct options *o, const struct option_row *row, bool off, const char *value,
 		      enum option_source source, struct error *e)
 {
 	static const char *const thp[] = {"auto", "never"};
 	static const char *const progress[] = {"auto", "always", "never"};
 	size_t choice;
-	int ret = 0;
+	bool handled;
+	int ret;
 
-	switch (row->what) {
-	case OPTION_IGNORED:
+	if (!row->help[action_of(o)]) {
 		note_ignored(o, row);
-		break;
+		return 0;
+	}
+	ret = set_server_option(o, row, off, value, &handled, e);
+	if (handled)
+		return ret;
+	switch (row->what) {
 	case OPTION_IMAGES_DIR:
 		o->images_dir = value;
 		break;
@@ -454,7 +500,7 @@ void options_log(const struct options *o, const struct log *log)
 		log_warn(log, "configuration file %s is not there", o->config_unread);
 }
 
-void options_help(FILE *f)
+void options_help(const struct options *o, FILE *f)
 {
 	size_t count;
 	const struct option_row *rows = option_table(&count);
@@ -462,7 +508,7 @@ void options_help(FILE *f)
 	for (size_t i = 0; i < count; i++) {
 		const struct option_row *row = &rows[i];
 		char left[64];
-		const char *line = row->help;
+		const char *line = row->help[action_of(o)];
 
 		if (!line)
 			continue;

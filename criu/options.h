@@ -36,7 +36,7 @@ enum option_source {
 };
 
 struct options {
-	const char *action; /* "lazy-pages" */
+	const char *action; /* "lazy-pages", "page-server", or NULL */
 	bool help, version;
 
 	/* Stock's, with stock's meaning. Paths are as given; see options_enter(). */
@@ -52,8 +52,8 @@ struct options {
 	unsigned timeout_seconds; /* 0: wait for a restore for ever */
 	bool page_server;
 	const char *address; /* NULL: any */
-	uint16_t port;
-	int ps_socket; /* -1: none */
+	uint16_t port;	     /* of a server 0: one that is free */
+	int ps_socket;	     /* -1: none */
 	bool tls, tls_no_cn_verify;
 	unsigned ps_layout; /* ours: bytes of a header on the wire, 24 or 32; 0: inferred */
 	const char *tls_cacert, *tls_cacrl, *tls_cert, *tls_key; /* NULL: the default files */
@@ -116,7 +116,7 @@ struct log;
 /* Says at info level what was accepted without effect. */
 void options_log(const struct options *o, const struct log *log);
 
-/* The table of options that have a meaning here, as --help shows it. */
-void options_help(FILE *f);
+/* The table of options that have a meaning for @o->action, as --help shows it. */
+void options_help(const struct options *o, FILE *f);
 
 #endif

@@ -15,6 +15,7 @@
 #include "log.h"
 #include "manager.h"
 #include "options.h"
+#include "page_server.h"
 #include "passthrough.h"
 #include "status.h"
 
@@ -24,8 +25,11 @@
 struct action {
 	const char *name;
 	const char *summary;
-	/* @argv[0] is the action's name; the program's name is gone. Returns the exit status. */
-	int (*run)(int argc, char **argv);
+	/*
+	 * @argv[0] is the action's name; the program's name is gone, but whether it was criu.
+	 * Returns the exit status.
+	 */
+	int (*run)(int argc, char **argv, bool as_criu);
 	bool as_criu; /* ours, too, when the program is called as criu */
 };
 
@@ -35,13 +39,20 @@ static void lazy_pages_help(void)
 	       "\n"
 	       "Serves the memory of one lazy restore (criu restore --lazy-pages) out of the "
 	       "images in\n"
-	       "DIR, until every page is in its place.\n"
+	       "DIR, or from a page server, until every page is in its place.\n"
 	       "\n");
-	options_help(stdout);
-	printf("\n"
-	       "A switch can be put off with no- in front of its name. The other options of "
-	       "criu(8) are\n"
-	       "accepted and have no effect.\n");
+}
+
+static void page_server_help(void)
+{
+	printf("Usage: " PROGRAM " page-server -D DIR [OPTION...]\n"
+	       "\n"
+	       "Receives the memory of one dump (criu dump --page-server) into images in DIR; "
+	       "with\n"
+	       "--lazy-pages serves the images in DIR to lazy restores on other machines; with "
+	       "--attach\n"
+	       "serves the memory of tasks that a dump has frozen.\n"
+	       "\n");
 }
 
 /* Directories, log, background: all that has to be in order before the manager runs. */
@@ -58,52 +69,85 @@ static int prepare(struct options *o, struct log *log, struct error *e)
 	return ret ? ret : daemon_start(o, e);
 }
 
-static int lazy_pages_main(int argc, char **argv)
+/* Says on standard error what the log says, or where it is. */
+static void say_failure(const struct options *o)
 {
-	_cleanup_(options_free) struct options o;
+	if (o->log_file && !o->daemon)
+		fprintf(stderr, "Error: %s failed, see %s\n", o->action, o->log_file);
+}
+
+/* Both daemons: options, log, background, then @run. @o is initialised and has its action. */
+static int daemon_main(struct options *o, int argc, char **argv, void (*help)(void),
+		       int (*run)(const struct options *o, struct log *log))
+{
 	struct error e = {0};
 	struct log log;
 	int status;
 
-	options_init(&o);
-	o.action = argv[0];
-	if (options_parse(&o, argc, argv, &e)) {
-		fprintf(stderr, "Error: %s\nTry " PROGRAM " lazy-pages --help\n", e.text);
+	if (options_parse(o, argc, argv, &e)) {
+		fprintf(stderr, "Error: %s\nTry " PROGRAM " %s --help\n", e.text, o->action);
 		return 1;
 	}
-	if (o.version || o.help) {
-		if (o.version)
-			printf(PROGRAM " " VERSION "\n");
-		else
-			lazy_pages_help();
+	if (o->version) {
+		printf(PROGRAM " " VERSION "\n");
 		return 0;
 	}
-	log_init(&log, "lazy-pages", o.log_level);
-	log.with_pid = o.log_pid;
-	/* a vanished reader is an error of write(2), not the end of the manager */
+	if (o->help) {
+		help();
+		options_help(o, stdout);
+		printf("\n"
+		       "A switch can be put off with no- in front of its name. The other options "
+		       "of "
+		       "criu(8) are\n"
+		       "accepted and have no effect.\n");
+		return 0;
+	}
+	log_init(&log, o->action, o->log_level);
+	log.with_pid = o->log_pid;
+	/* a vanished reader is an error of write(2), not the end of the daemon */
 	signal(SIGPIPE, SIG_IGN);
-	if (prepare(&o, &log, &e)) {
+	if (prepare(o, &log, &e)) {
 		fprintf(stderr, "Error: %s\n", e.text);
-		daemon_failed(&o, &e);
+		daemon_failed(o, &e);
 		return 1;
 	}
-	options_log(&o, &log);
-	status = manager_run(&o, &log);
-	if (status && o.log_file && !o.daemon)
-		fprintf(stderr, "Error: lazy-pages failed, see %s\n", o.log_file);
+	options_log(o, &log);
+	status = run(o, &log);
+	if (status)
+		say_failure(o);
 	return status;
 }
 
-static int page_server_main(int argc, char **argv)
+static int lazy_pages_main(int argc, char **argv, bool as_criu)
 {
-	(void)argc;
-	fprintf(stderr, "Error: %s: not built in yet; use the page-server of criu\n", argv[0]);
-	return 1;
+	_cleanup_(options_free) struct options o;
+
+	(void)as_criu;
+	options_init(&o);
+	o.action = "lazy-pages";
+	return daemon_main(&o, argc, argv, lazy_pages_help, manager_run);
+}
+
+/* Who calls criu page-server waits for it to end with its client. */
+static int page_server_main(int argc, char **argv, bool as_criu)
+{
+	_cleanup_(options_free) struct options o;
+
+	options_init(&o);
+	o.action = "page-server";
+	o.once = as_criu;
+	return daemon_main(&o, argc, argv, page_server_help, page_server_run);
+}
+
+static int status_command(int argc, char **argv, bool as_criu)
+{
+	(void)as_criu;
+	return status_main(argc, argv);
 }
 
 static const struct action actions[] = {
 	{"lazy-pages", "serve the memory of a lazy restore", lazy_pages_main, true},
-	{"status", "how far lazy restores on this machine are", status_main, false},
+	{"status", "how far lazy restores on this machine are", status_command, false},
 	{"page-server", "serve or receive images (not built in yet)", page_server_main, false},
 };
 
@@ -147,19 +191,21 @@ static int run_without_action(int argc, char **argv)
 	return o.version || o.help ? 0 : 1;
 }
 
-static int run_action(const struct action *action, int at, int argc, char **argv)
-{
-	argv[0] = argv[at];
-	/* with the NULL behind the last */
-	memmove(&argv[at], &argv[at + 1], sizeof(*argv) * (size_t)(argc - at));
-	return action->run(argc - 1, argv);
-}
-
 static bool is_called_criu(const char *name)
 {
 	const char *slash = name ? strrchr(name, '/') : NULL;
 
 	return name && !strcmp(slash ? slash + 1 : name, "criu");
+}
+
+static int run_action(const struct action *action, int at, int argc, char **argv)
+{
+	bool as_criu = is_called_criu(argv[0]);
+
+	argv[0] = argv[at];
+	/* with the NULL behind the last */
+	memmove(&argv[at], &argv[at + 1], sizeof(*argv) * (size_t)(argc - at));
+	return action->run(argc - 1, argv, as_criu);
 }
 
 int main(int argc, char **argv)

@@ -12,7 +12,8 @@
 #include "option_table.h"
 #include "options.h"
 
-#define ARGV(...) ((char *[]){"lazy-pages", __VA_ARGS__, NULL})
+#define ARGV(...)   ((char *[]){"lazy-pages", __VA_ARGS__, NULL})
+#define SERVER(...) ((char *[]){"page-server", __VA_ARGS__, NULL})
 
 static int parse(struct options *o, char **argv, struct error *e)
 {
@@ -22,6 +23,7 @@ static int parse(struct options *o, char **argv, struct error *e)
 		argc++;
 	*e = (struct error){0};
 	options_init(o);
+	o->action = argv[0];
 	return options_parse(o, argc, argv, e);
 }
 
@@ -149,6 +151,42 @@ static void our_options_are_understood(void **state)
 	assert_int_equal(o.progress_when, PROGRESS_ALWAYS);
 	accept_line(&o, ARGV("--progress=never"));
 	assert_int_equal(o.progress_when, PROGRESS_NEVER);
+}
+
+static void options_of_the_page_server_are_understood(void **state)
+{
+	struct options o;
+
+	(void)state;
+	accept_line(&o, SERVER("--lazy-pages", "--once", "--no-once", "--auto-dedup", "--attach",
+			       "host:7", "--port", "0", "--ps-layout", "24", "--threads", "9"));
+	assert_true(o.lazy_pages && o.auto_dedup && !o.once);
+	assert_string_equal(o.attach, "host:7");
+	assert_int_equal(o.port, 0);
+	assert_int_equal(o.ps_layout, 24);
+	assert_int_equal(o.threads, 9);
+	assert_int_equal(o.nr_ignored, 0);
+	accept_line(&o, SERVER("--ps-layout=32"));
+	assert_int_equal(o.ps_layout, 32);
+	assert_false(o.once || o.lazy_pages || o.auto_dedup || o.attach);
+	refuse_line(SERVER("--ps-layout", "28"), "--ps-layout 28");
+}
+
+static void options_of_the_other_action_are_noted(void **state)
+{
+	struct options o;
+
+	(void)state;
+	accept_line(&o, ARGV("--lazy-pages", "--auto-dedup", "--once", "--attach", "a:1"));
+	assert_false(o.lazy_pages || o.auto_dedup || o.once || o.attach);
+	assert_int_equal(o.nr_ignored, 4);
+	options_free(&o);
+	accept_line(&o, SERVER("--page-server", "--thp", "no such", "--progress", "--timeout", "x",
+			       "--listen-fd", "5", "--restore-pidfd", "6"));
+	assert_false(o.page_server);
+	assert_int_equal(o.listen_fd, -1);
+	assert_int_equal(o.nr_ignored, 6);
+	options_free(&o);
 }
 
 static void what_makes_no_sense_is_refused_with_a_reason(void **state)
@@ -476,6 +514,8 @@ int main(void)
 		cmocka_unit_test(verbosity_counts_as_stocks),
 		cmocka_unit_test(later_switches_win),
 		cmocka_unit_test(our_options_are_understood),
+		cmocka_unit_test(options_of_the_page_server_are_understood),
+		cmocka_unit_test(options_of_the_other_action_are_noted),
 		cmocka_unit_test(what_makes_no_sense_is_refused_with_a_reason),
 		cmocka_unit_test(beginnings_of_names_will_do),
 		cmocka_unit_test(help_is_given_whatever_else_is_wrong),
