@@ -51,32 +51,37 @@ void wire_decode(enum wire_layout layout, const void *from, struct wire_header *
 	h->flags = (uint16_t)(cmd >> 16);
 }
 
+/* The largest pid of any Linux, PID_MAX_LIMIT: an address is larger, or it is not aligned. */
+#define PID_LIMIT (UINT64_C(1) << 22)
+
 /*
- * The second word is a count of pages in the short layout and padding, zero, in the long one. A
- * short header that counts no pages (OPEN2, PARENT) is told by its id, which ends it. CLOSE is zero
- * all over in both.
+ * CRIU does not clear the padding of the long header: what lies there is chance. Known are the two
+ * words behind it, and that senders of CRIU clear those that a command does not use.
  */
 enum wire_layout wire_guess(const void *first, size_t len)
 {
 	uint32_t word[2];
-	uint64_t last;
+	uint64_t middle, last; /* short layout: address and id; long layout: count and address */
 
 	if (len < WIRE_24)
 		return WIRE_UNKNOWN;
 	memcpy(word, first, sizeof(word));
+	memcpy(&middle, (const char *)first + 8, sizeof(middle));
 	memcpy(&last, (const char *)first + 16, sizeof(last));
-	if (word[1])
-		return WIRE_24;
 	switch ((uint16_t)word[0]) {
 	case WIRE_GET:
 	case WIRE_ADD:
 	case WIRE_ADD_F:
 	case WIRE_HOLE:
-		return WIRE_32; /* a short one would have a count */
+		if (!word[1] || middle % PAGE_SIZE)
+			return WIRE_32; /* a short one would have a count, and an address here */
+		if (last % PAGE_SIZE)
+			return WIRE_24;
+		return last > PID_LIMIT ? WIRE_32 : WIRE_24;
 	default:
-		break;
+		/* No address: only its id ends a short one. */
+		return last ? WIRE_24 : WIRE_32;
 	}
-	return last ? WIRE_24 : WIRE_32;
 }
 
 const char *wire_command_name(uint16_t command, char room[16])
