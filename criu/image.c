@@ -24,15 +24,16 @@
 #define UNPACKED_BYTES(n) ((size_t)4096 + (size_t)160 * (n))
 
 static const struct {
-	const char *file; /* takes the pid */
+	const char *file; /* takes the id */
 	uint32_t magic;
 	uint32_t record_max; /* bytes: far above what a sane task needs, far below all memory */
 } types[] = {
 	[IMAGE_INVENTORY] = {"inventory.img", 0x58313116, MIB(1)},
 	[IMAGE_PSTREE] = {"pstree.img", 0x50273030, MIB(32)},
-	[IMAGE_CORE] = {"core-%u.img", 0x55053847, MIB(16)},
-	[IMAGE_MM] = {"mm-%u.img", 0x57492820, MIB(64)},
-	[IMAGE_PAGEMAP] = {"pagemap-%u.img", 0x56084025, 4096},
+	[IMAGE_CORE] = {"core-%llu.img", 0x55053847, MIB(16)},
+	[IMAGE_MM] = {"mm-%llu.img", 0x57492820, MIB(64)},
+	[IMAGE_PAGEMAP] = {"pagemap-%llu.img", 0x56084025, 4096},
+	[IMAGE_PAGEMAP_SHMEM] = {"pagemap-shmem-%llu.img", 0x56084025, 4096},
 };
 
 struct chunk {
@@ -161,11 +162,11 @@ static int image_magic(struct image *im, uint32_t want, struct error *e)
 	return 0;
 }
 
-int image_open(struct image **out, const struct image_dir *dir, enum image_type type, uint32_t pid,
+int image_open(struct image **out, const struct image_dir *dir, enum image_type type, uint64_t id,
 	       struct error *e)
 {
 	struct image *im = calloc(1, sizeof(*im));
-	char file[32];
+	char file[48];
 	struct stat st;
 	int ret;
 
@@ -173,7 +174,7 @@ int image_open(struct image **out, const struct image_dir *dir, enum image_type 
 		return error_errno(e, -ENOMEM, "image");
 	im->type = type;
 	im->allocator = (ProtobufCAllocator){chunk_alloc, chunk_free, im};
-	snprintf(file, sizeof(file), types[type].file, pid);
+	snprintf(file, sizeof(file), types[type].file, (unsigned long long)id);
 	image_name(dir, file, im->name);
 	/* Non-blocking, so that a FIFO in its place cannot hold us up. */
 	im->fd = openat(dir->fd, file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);

@@ -24,12 +24,16 @@ enum image_type {
 	IMAGE_CORE,
 	IMAGE_MM,
 	IMAGE_PAGEMAP,
+	IMAGE_PAGEMAP_SHMEM,
 };
 
 struct image;
 
-/* Opens the image of @type, of @pid where there is one a task. Reads nothing but the magics. */
-int image_open(struct image **out, const struct image_dir *dir, enum image_type type, uint32_t pid,
+/*
+ * Opens the image of @type; @id is the pid where there is one a task, and the number of the shared
+ * memory. Reads nothing but the magics.
+ */
+int image_open(struct image **out, const struct image_dir *dir, enum image_type type, uint64_t id,
 	       struct error *e);
 void image_close(struct image *im);
 

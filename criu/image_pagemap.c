@@ -12,13 +12,14 @@
 
 #define FLAGS_KNOWN (PAGEMAP_PARENT | PAGEMAP_LAZY | PAGEMAP_PRESENT)
 
-int pagemap_open(struct pagemap *p, const struct image_dir *dir, uint32_t pid, struct error *e)
+static int open_type(struct pagemap *p, const struct image_dir *dir, enum image_type type,
+		     uint64_t id, struct error *e)
 {
 	const Image__PagemapHead *head;
 	int ret;
 
 	memset(p, 0, sizeof(*p));
-	ret = image_open(&p->image, dir, IMAGE_PAGEMAP, pid, e);
+	ret = image_open(&p->image, dir, type, id, e);
 	if (ret)
 		return ret;
 	ret = image_next(p->image, &image__pagemap_head__descriptor, (const void **)&head, e);
@@ -32,6 +33,16 @@ int pagemap_open(struct pagemap *p, const struct image_dir *dir, uint32_t pid, s
 	}
 	p->pages_id = head->pages_id;
 	return 0;
+}
+
+int pagemap_open(struct pagemap *p, const struct image_dir *dir, uint32_t pid, struct error *e)
+{
+	return open_type(p, dir, IMAGE_PAGEMAP, pid, e);
+}
+
+int pagemap_open_shmem(struct pagemap *p, const struct image_dir *dir, uint64_t id, struct error *e)
+{
+	return open_type(p, dir, IMAGE_PAGEMAP_SHMEM, id, e);
 }
 
 void pagemap_close(struct pagemap *p)
@@ -48,7 +59,7 @@ static uint32_t entry_flags(const Image__PagemapEntry *r)
 	return r->has_flags ? r->flags : PAGEMAP_PRESENT;
 }
 
-static int entry_check(const struct pagemap *p, const struct pagemap_entry *n, struct error *e)
+int pagemap_entry_check(const struct pagemap_entry *n, uint64_t end, struct error *e)
 {
 	unsigned long long at = n->vaddr, pages = n->npages;
 
@@ -62,9 +73,9 @@ static int entry_check(const struct pagemap *p, const struct pagemap_entry *n, s
 	if (n->npages > (UINT64_MAX - n->vaddr) / PAGE_SIZE)
 		return error_set(e, -EBADMSG, "%#llx: %llu pages reach past the end of memory", at,
 				 pages);
-	if (n->vaddr < p->end)
+	if (n->vaddr < end)
 		return error_set(e, -EBADMSG, "%#llx: below the end of the entry before (%#llx)",
-				 at, (unsigned long long)p->end);
+				 at, (unsigned long long)end);
 	if ((n->flags & (PAGEMAP_PARENT | PAGEMAP_PRESENT)) == (PAGEMAP_PARENT | PAGEMAP_PRESENT))
 		return error_set(e, -EBADMSG, "%#llx: both here and in the parent", at);
 	if (!n->flags)
@@ -91,7 +102,7 @@ int pagemap_next(struct pagemap *p, struct pagemap_entry *entry, struct error *e
 		ret = error_set(e, -EOPNOTSUPP, "has field %u, of a later version",
 				r->base.unknown_fields[0].tag);
 	else
-		ret = entry_check(p, entry, e);
+		ret = pagemap_entry_check(entry, p->end, e);
 	if (ret) {
 		image_blame(p->image, e);
 		return ret;

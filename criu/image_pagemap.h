@@ -31,10 +31,16 @@ struct pagemap {
 
 /* Reads the head. -ENOENT when there is no such file. */
 int pagemap_open(struct pagemap *p, const struct image_dir *dir, uint32_t pid, struct error *e);
+/* The same for shared memory: pagemap-shmem-ID.img, whose addresses are offsets. */
+int pagemap_open_shmem(struct pagemap *p, const struct image_dir *dir, uint64_t id,
+		       struct error *e);
 void pagemap_close(struct pagemap *p);
 
 /* 1, or 0 behind the last entry. */
 int pagemap_next(struct pagemap *p, struct pagemap_entry *entry, struct error *e);
+
+/* Whether @n may follow an entry that ends at @end: what every entry that is read has passed. */
+int pagemap_entry_check(const struct pagemap_entry *n, uint64_t end, struct error *e);
 
 /* Opens pages-N.img in @dir and counts its pages. */
 int pages_open(int *fd, uint64_t *npages, const struct image_dir *dir, uint32_t pages_id,
