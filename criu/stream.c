@@ -187,7 +187,7 @@ ssize_t stream_send_file(struct stream *s, int fd, uint64_t offset, size_t len)
 		return n;
 	if (n == 0)
 		return -ENODATA;
-	if (errno == EINVAL || errno == ENOSYS) /* not every file can be sent from */
+	if (errno == EINVAL || errno == EOVERFLOW) /* of /proc, and other files that are none */
 		return send_copied(s, fd, offset, len);
 	if (errno == EAGAIN)
 		s->events = EPOLLOUT;
