@@ -11,6 +11,8 @@
 #include "options.h"
 #include "provider.h"
 
+struct tls;
+
 enum serve_verdict {
 	SERVE_ON = 0,
 	SERVE_END = 1,	  /* stop serving; serve_run() returns 0 */
@@ -34,10 +36,10 @@ struct serve_hooks {
 /*
  * Serves who connects to @listen_fd (or, with o->ps_socket, who is at its other end) until SIGTERM
  * or SIGINT, which the caller has blocked, or with o->once until a client has confirmed. @hooks
- * NULL: none. The exit status; 0 also after a signal. What failed is in @log. Owns neither
- * @p nor @listen_fd.
+ * NULL: none; @tls NULL: plain text. The exit status; 0 also after a signal. What failed is in
+ * @log. Owns none of what it is given.
  */
 int serve_run(const struct options *o, const struct log *log, struct provider *p, int listen_fd,
-	      const struct serve_hooks *hooks);
+	      struct tls *tls, const struct serve_hooks *hooks);
 
 #endif

@@ -19,7 +19,7 @@ from harness import paths, processes
 COMMAND = paths.BUILD / "criu-lazy-pages"
 MAN = paths.TOP / "man"
 IMAGES = paths.TOP / "test/zdtm/golden/v42-tree"
-ACTIONS = ["lazy-pages", "status"]
+ACTIONS = ["lazy-pages", "page-server", "status"]
 
 FAKE_CRIU = """#!/usr/bin/python3
 import json, os, sys
@@ -74,8 +74,9 @@ def options_of_page(action):
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_help_and_manual_page_name_the_same_options(action):
-    # --lazy-pages is restore's, in the sentence that says what the action is for
-    in_help = options_in(help_of(action)) - {"--lazy-pages"}
+    # --lazy-pages is restore's there, and --page-server dump's, where it is said what they are for
+    of_others = {"lazy-pages": {"--lazy-pages"}, "page-server": {"--page-server"}, "status": set()}
+    in_help = options_in(help_of(action)) - of_others[action]
     assert len(in_help) > 3
     assert in_help == options_of_page(action)
 
@@ -83,13 +84,10 @@ def test_help_and_manual_page_name_the_same_options(action):
 def test_every_action_has_a_manual_page():
     listed = call(COMMAND, "--help").stdout
     actions = re.findall(r"^  ([a-z-]+) +\S", listed, re.M)
-    assert "lazy-pages" in actions
-    built = [a for a in actions if "not built in" not in
-             next(x for x in listed.splitlines() if x.startswith(f"  {a} "))]
+    assert set(actions) == set(ACTIONS)
     overview = (MAN / "criu-lazy-pages.8").read_text().replace("\\-", "-")
     for action in actions:
         assert f".B {action}\n" in overview
-    for action in built:
         assert (MAN / f"criu-lazy-pages-{action}.8").exists()
 
 
@@ -102,7 +100,8 @@ def test_manual_page_has_no_mistakes_and_fits(page):
 # Options
 
 
-def test_every_option_of_the_real_criu_is_accepted():
+@pytest.mark.parametrize("action", ["lazy-pages", "page-server"])
+def test_every_option_of_the_real_criu_is_accepted(action):
     """With an images directory that is not there: an option that is refused says so before."""
     told = call(paths.real_criu(), "--help").stdout
     names = options_in(told) - {"--help", "--version", "--no"}
@@ -110,7 +109,7 @@ def test_every_option_of_the_real_criu_is_accepted():
     assert len(names) > 60 and len(letters) > 10
 
     def accepted(*words):
-        done = call(COMMAND, "lazy-pages", *words, "-D", "/nonexistent/images", "-W", "/tmp")
+        done = call(COMMAND, action, *words, "-D", "/nonexistent/images", "-W", "/tmp")
         assert done.returncode == 1
         return "/nonexistent/images" in done.stderr
 
@@ -120,12 +119,20 @@ def test_every_option_of_the_real_criu_is_accepted():
     assert refused == []
 
 
+@pytest.mark.parametrize("action", ["lazy-pages", "page-server"])
 @pytest.mark.parametrize("words", [["--frobnicate"], ["-D"], ["--threads", "none"], ["surplus"]])
-def test_mistake_in_the_options_is_one_line_a_hint_and_exit_status_1(words):
-    done = call(COMMAND, "lazy-pages", *words)
+def test_mistake_in_the_options_is_one_line_a_hint_and_exit_status_1(action, words):
+    done = call(COMMAND, action, *words)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"Error: .+\nTry criu-lazy-pages lazy-pages --help\n", done.stderr)
+    assert re.fullmatch(rf"Error: .+\nTry criu-lazy-pages {action} --help\n", done.stderr)
+
+
+def test_options_of_one_action_are_not_in_the_help_of_the_other():
+    lazy, server = (re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", help_of(a), re.M)
+                    for a in ("lazy-pages", "page-server"))
+    assert {"--thp", "--progress", "--timeout", "--page-server"} <= set(lazy) - set(server)
+    assert {"--lazy-pages", "--once", "--attach", "--auto-dedup"} <= set(server) - set(lazy)
 
 
 @pytest.mark.parametrize("words", [[], ["frobnicate"], ["dump", "-t", "1"], ["-vv"]])
@@ -133,11 +140,6 @@ def test_without_an_action_of_ours_nothing_runs(words):
     done = call(COMMAND, *words)
     assert done.returncode == 1
     assert "criu-lazy-pages" in done.stderr and done.stdout == ""
-
-
-def test_page_server_says_that_it_is_not_built_in():
-    done = call(COMMAND, "page-server", "-D", "/tmp")
-    assert done.returncode == 1 and "not built in yet" in done.stderr
 
 
 def test_version_is_told_with_and_without_an_action():
