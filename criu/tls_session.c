@@ -72,8 +72,11 @@ static int set_up(struct tls_session *t, struct tls *with)
 	if (ret < 0)
 		return ret;
 	gnutls_session_set_verify_cert(g, host, 0);
-	if (t->server)
+	if (t->server) {
 		gnutls_certificate_server_set_request(g, GNUTLS_CERT_REQUIRE);
+		/* Told who is trusted, a client with another's certificate would send none. */
+		gnutls_certificate_send_x509_rdn_sequence(g, 1);
+	}
 	gnutls_transport_set_ptr(g, t);
 	gnutls_transport_set_pull_function(g, pull);
 	gnutls_transport_set_vec_push_function(g, push);
