@@ -21,7 +21,9 @@
 #include "daemon.h"
 #include "net.h"
 #include "provider.h"
+#include "receive.h"
 #include "serve.h"
+#include "stream.h"
 #include "tls.h"
 
 struct page_server {
@@ -161,10 +163,41 @@ static int run_serve(struct page_server *s, struct error *e)
 	return serve_run(s->o, s->log, s->images, s->listen_fd, s->tls, NULL);
 }
 
+/* Waits for the one connection that there will be. */
+static int accept_sender(const struct page_server *s, struct error *e)
+{
+	struct pollfd p = {.fd = s->listen_fd, .events = POLLIN};
+
+	for (;;) {
+		int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0)
+			return fd;
+		/* A sender that left before we looked was none. */
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			return error_errno(e, -errno, "accept");
+		poll(&p, 1, -1);
+	}
+}
+
 static int run_receive(struct page_server *s, struct error *e)
 {
-	(void)s;
-	return error_set(e, -EOPNOTSUPP, "receiving is not built in yet; use that of criu");
+	struct stream *stream;
+	int fd, ret;
+
+	ret = daemon_ready(s->o, e);
+	if (ret)
+		return ret;
+	fd = s->o->ps_socket >= 0 ? s->o->ps_socket : accept_sender(s, e);
+	if (fd < 0)
+		return fd;
+	stop_listening(s);
+	stream = stream_new(fd, s->tls, true, NULL);
+	if (!stream)
+		return error_errno(e, -ENOMEM, "connection");
+	ret = receive_run(s->o, s->log, stream, e);
+	stream_free(stream);
+	return ret ? e->code : 0;
 }
 
 static int run_attach(struct page_server *s, struct error *e)
