@@ -26,9 +26,11 @@
 #define VMA_VVAR     (UINT32_C(1) << 12)
 
 struct file_key {
-	unsigned depth;
+	unsigned depth; /* DEPTH_REMOTE: of the task whose pid is pages_id */
 	uint32_t pages_id;
 };
+
+#define DEPTH_REMOTE ~0u
 
 struct load {
 	struct checkpoint *c;
@@ -56,13 +58,36 @@ static void cleanup_layer(struct layer *l)
 	pagemap_close(&l->pagemap);
 }
 
+/* The table of files grows by @file, which is taken over also on failure. */
+static int file_add(struct load *l, struct pages_file file, struct file_key key, int *index,
+		    struct error *e)
+{
+	struct checkpoint *c = l->c;
+	struct pages_file *files = reallocarray(c->files, c->nfiles + 1, sizeof(*files));
+	struct file_key *keys = reallocarray(l->keys, c->nfiles + 1, sizeof(*keys));
+
+	if (files)
+		c->files = files;
+	if (keys)
+		l->keys = keys;
+	if (!file.name || !files || !keys) {
+		cleanup_close(&file.fd);
+		error_errno(e, -ENOMEM, "%s", file.name ? file.name : "files of pages");
+		free(file.name);
+		return -ENOMEM;
+	}
+	l->keys[c->nfiles] = key;
+	*index = (int)c->nfiles;
+	c->files[c->nfiles++] = file;
+	return 0;
+}
+
 static int file_get(struct load *l, const struct image_dir *dir, uint32_t pages_id, int *index,
 		    struct error *e)
 {
 	struct checkpoint *c = l->c;
-	struct pages_file *files, file = {.fd = -1};
+	struct pages_file file = {.fd = -1};
 	char name[IMAGE_NAME_MAX], path[32];
-	struct file_key *keys;
 	int ret;
 
 	for (size_t i = c->nfiles; i-- > 0;) {
@@ -78,21 +103,7 @@ static int file_get(struct load *l, const struct image_dir *dir, uint32_t pages_
 		return ret;
 	snprintf(path, sizeof(path), "pages-%u.img", pages_id);
 	file.name = strdup(image_name(dir, path, name));
-	files = reallocarray(c->files, c->nfiles + 1, sizeof(*files));
-	if (files)
-		c->files = files;
-	keys = reallocarray(l->keys, c->nfiles + 1, sizeof(*keys));
-	if (keys)
-		l->keys = keys;
-	if (!file.name || !files || !keys) {
-		close(file.fd);
-		free(file.name);
-		return error_errno(e, -ENOMEM, "%s", path);
-	}
-	l->keys[c->nfiles] = (struct file_key){dir->depth, pages_id};
-	*index = (int)c->nfiles;
-	c->files[c->nfiles++] = file;
-	return 0;
+	return file_add(l, file, (struct file_key){dir->depth, pages_id}, index, e);
 }
 
 /* Where the pages of a PRESENT entry are, which the file must have. */
@@ -139,6 +150,36 @@ static int check_all_named(const struct load *l, const struct layer *t, struct e
 	error_set(e, -EBADMSG, "truncated: is the last, and pages-%u.img has %llu pages more",
 		  t->pagemap.pages_id, hex(npages - t->present));
 	return image_blame(t->pagemap.image, e);
+}
+
+/* Where the pages of an entry are that the page server has. */
+static int locate_remote(struct load *l, const struct checkpoint_task *task, uint64_t vaddr,
+			 uint64_t *where, struct error *e)
+{
+	struct checkpoint *c = l->c;
+	int ret, index = (int)c->nfiles - 1;
+
+	while (index >= 0 && c->files[index].pid != task->pid)
+		index--;
+	if (index < 0) {
+		struct pages_file file = {
+			.fd = -1,
+			.pid = task->pid,
+			.name = strdup("page server"),
+			.npages = UINT64_C(1) << 48,
+		};
+
+		if (c->nfiles == FILES_MAX) {
+			free(file.name);
+			return error_set(e, -EMFILE, "more than %u files of pages", FILES_MAX);
+		}
+		ret = file_add(l, file, (struct file_key){DEPTH_REMOTE, (uint32_t)task->pid},
+			       &index, e);
+		if (ret)
+			return ret;
+	}
+	*where = WHERE(index, vaddr >> PAGE_SHIFT);
+	return 0;
 }
 
 /* How far the parent's table at @vaddr is of one kind: its bytes at *where, or a gap. */
@@ -224,7 +265,7 @@ static int add_top_entry(struct load *l, struct layer *t, const struct pagemap_e
 			 struct checkpoint_task *task, struct error *e)
 {
 	struct extents *out = n->flags & PAGEMAP_LAZY ? &task->extents : NULL;
-	uint64_t where = WHERE(WHERE_REMOTE, n->vaddr >> PAGE_SHIFT);
+	uint64_t where;
 	int ret = 0;
 
 	l->c->long_counts |= n->long_count;
@@ -236,6 +277,8 @@ static int add_top_entry(struct load *l, struct layer *t, const struct pagemap_e
 		ret = error_set(e, -EREMOTE,
 				"pages of PID %d are still at the source; give --page-server",
 				task->pid);
+	else
+		ret = locate_remote(l, task, n->vaddr, &where, e);
 	if (ret || !out)
 		return ret;
 	return extents_add(out, n->vaddr, n->npages, where, e);

@@ -34,10 +34,14 @@ struct checkpoint_task {
 	struct extents extents;
 };
 
-/* A pages-N.img, of the top directory or of a parent. */
+/*
+ * A pages-N.img, of the top directory or of a parent; or the memory of one task at a page server,
+ * where a page's number is its address / 4096.
+ */
 struct pages_file {
-	int fd;
-	char *name;	 /* "pages-1.img" or "parent/pages-1.img", for messages */
+	int fd;		 /* -1 at a page server */
+	int pid;	 /* of the task in the image, at a page server; else 0 */
+	char *name;	 /* "pages-1.img", "parent/pages-1.img", "page server": for messages */
 	uint64_t npages; /* whole pages in the file */
 };
 
@@ -51,7 +55,7 @@ struct checkpoint {
 
 /*
  * Loads the checkpoint in @dirfd (named @name in messages). @remote: LAZY pages without PRESENT are
- * at a page server (WHERE_REMOTE); otherwise they are refused. Nothing is left behind on failure.
+ * at a page server; otherwise they are refused. Nothing is left behind on failure.
  */
 int checkpoint_load(struct checkpoint **out, int dirfd, const char *name, bool remote,
 		    struct error *e);

@@ -22,7 +22,7 @@ struct extent {
 #define WHERE(file, page) ((uint64_t)(file) << 48 | (uint64_t)(page))
 #define WHERE_FILE(w)	  ((unsigned)((w) >> 48))
 #define WHERE_PAGE(w)	  ((w) & ((UINT64_C(1) << 48) - 1)) /* in pages from the file's start */
-#define WHERE_REMOTE	  0xffffu			    /* the bytes are at the page server */
+#define WHERE_REMOTE	  0xffffu /* of a parent: the bytes were left at their source */
 
 struct extents {
 	struct extent *v; /* n of them and a sentinel: vaddr ~0, first == npages */

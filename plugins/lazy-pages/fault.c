@@ -99,9 +99,10 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 			f->wanted = false;
 		f->wanted_ns = f->wanted ? f->wanted_ns : now_ns();
 		if (!f->wanted)
-			f->wanted = !source_want(w->source, where, 1, true, o->wake_fd);
+			f->wanted = source_want(w->source, where, 1, true, o->wake_fd) != -EBUSY;
 		return KEEP;
 	}
+	f->wanted = false;
 	if (ret) {
 		if (!t->noted)
 			log_error(w->log,
@@ -111,7 +112,6 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 				  w->checkpoint->files[WHERE_FILE(where)].name,
 				  (unsigned long long)WHERE_PAGE(where), strerror(-ret));
 		t->noted = true;
-		f->wanted = false;
 		return KEEP;
 	}
 	zero = !f->write && bytes_are_zero(bytes, PAGE_SIZE);

@@ -20,6 +20,7 @@
 #include <sys/types.h>
 
 #include "arena.h"
+#include "link.h"
 #include "owed.h"
 #include "space.h"
 #include "tally.h"
@@ -88,6 +89,7 @@ struct journal {
 	int worker_pidfd;
 	uint32_t senior; /* which keeper starts workers */
 	struct handoff_record handoff;
+	struct link_record link; /* to the page server: the connection that must not be lost */
 	uint64_t unique;
 	uint32_t nslots; /* slots at or above it were never used */
 	struct tally tally[JOURNAL_THREADS];

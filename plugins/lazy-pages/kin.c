@@ -202,8 +202,10 @@ static bool place(struct task *t, const struct run *r, int *tries)
 	struct placed p = {.outcome = PLACE_AGAIN};
 	const void *bytes;
 
-	if (source_fetch(w->source, r->where, 1, t->owner->scratch, &bytes))
+	if (source_fetch(w->source, r->where, 1, t->owner->scratch, &bytes)) {
+		*tries = 0; /* not here: nothing is known by it */
 		return false;
+	}
 	/* The fork whose event has just been read may not have got to its end. */
 	while (p.outcome == PLACE_AGAIN && (*tries)-- > 0) {
 		p = place_copy(t->rec->uffd, r->addr, bytes, PAGE_SIZE);
@@ -243,7 +245,7 @@ int kin_find_pid(struct task *t)
 			break;
 		if (before(t->kin, r.addr) && place(t, &r, &tries))
 			after(t, r.addr);
-		else
+		else if (tries > 0)
 			t->kin->trials++;
 	}
 	return t->rec->real_pid;

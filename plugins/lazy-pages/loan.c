@@ -110,6 +110,9 @@ bool loan_slice(struct task *t, uint64_t now)
 	struct slice s = schedule_next(&t->schedule, now);
 	bool busy = s.cause != CAUSE_BACKGROUND || schedule_busy(&t->schedule, now);
 
+	/* Behind a link one thread places as fast as pages come. */
+	if (o->worker->remote)
+		return false;
 	if (o->loan.task != t) {
 		if (busy || now < t->lend_not_before_ns || task_left(t) < LOAN_LEAST ||
 		    !anybody_idle(o))

@@ -20,6 +20,7 @@
 #include "handoff.h"
 #include "journal.h"
 #include "keeper.h"
+#include "source_remote.h"
 #include "worker.h"
 
 #define ARENA_MAX (UINT64_C(64) << 30) /* address space, not memory */
@@ -31,13 +32,15 @@ struct manager {
 	struct arena *arena;
 	struct journal *journal;
 	struct control_server *control;
+	struct remote_start remote;
 };
 
 static int worker_main(void *arg)
 {
 	struct manager *m = arg;
 
-	return worker_run(m->o, m->log, m->checkpoint, m->journal, m->control);
+	return worker_run(m->o, m->log, m->checkpoint, m->journal, m->control,
+			  m->o->page_server ? &m->remote : NULL);
 }
 
 /* One descriptor a task, and one a forked child. */
@@ -63,11 +66,8 @@ static int open_images(struct manager *m, struct error *e)
 	uint64_t pages = 0;
 	int ret;
 
-	if (m->o->page_server)
-		return error_set(e, -EOPNOTSUPP,
-				 "--page-server: memory from another machine is not "
-				 "built in yet");
-	ret = checkpoint_load(&m->checkpoint, m->o->images_fd, m->o->images_dir, false, e);
+	ret = checkpoint_load(&m->checkpoint, m->o->images_fd, m->o->images_dir, m->o->page_server,
+			      e);
 	if (ret)
 		return ret;
 	for (size_t i = 0; i < m->checkpoint->ntasks; i++)
@@ -99,6 +99,12 @@ static int set_up(struct manager *m, struct error *e)
 	if (!m->journal)
 		return error_set(e, -ENOMEM, "no memory for the journal");
 	m->journal->began_ns = now_ns();
+	if (m->o->page_server) {
+		ret = remote_connect(&m->remote, m->o, m->checkpoint, m->journal, e);
+		if (ret)
+			return ret;
+		log_info(m->log, "page server %s: connected", m->remote.peer.address.text);
+	}
 	if (fd >= 0)
 		ret = handoff_adopt_listener(fd, e);
 	else
@@ -136,6 +142,7 @@ int manager_run(const struct options *o, struct log *log)
 	if (m.journal->handoff.listen_fd >= 0)
 		handoff_unlink();
 	control_server_close(m.control, true);
+	remote_disconnect(&m.remote);
 	checkpoint_free(m.checkpoint);
 	return status;
 }

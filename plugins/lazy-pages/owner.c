@@ -25,6 +25,7 @@
 #include "worker.h"
 
 #define EPOLL_EVENTS 32
+#define WANTED_MS    200 /* a page may have left the cache again before we came */
 #define OWNER_NICE \
 	-10 /* somebody waits for each page; fails without CAP_SYS_NICE, then it is 0 \
 	     */
@@ -139,6 +140,16 @@ static struct task *owner_turn(struct owner *o, uint64_t now, int *wait_ms)
 	return NULL;
 }
 
+static void count_faults(struct owner *o, const struct task *t)
+{
+	bool waiting = false;
+
+	for (size_t i = 0; i < t->nfaults; i++)
+		waiting |= !t->faults[i].wanted;
+	o->nwaiting += waiting;
+	o->nwanted += t->nfaults > 0 && !waiting;
+}
+
 static bool owner_serve(struct owner *o, int timeout_ms)
 {
 	struct epoll_event ev[EPOLL_EVENTS];
@@ -159,16 +170,16 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 		owner_inbox(o);
 		look_for_ends = true;
 	}
-	/* Those that had to wait: for an event, a disk, memory. */
-	if (o->nwaiting || inbox) {
+	/* Those that had to wait: for an event, a disk, a link, memory. */
+	if (o->nwaiting || inbox || (o->nwanted && !n)) {
 		for (size_t i = 0; i < o->ntasks; i++)
 			if (o->tasks[i]->nfaults)
 				owner_serve_task(o, o->tasks[i]);
 	}
-	if (n > 0 || o->nwaiting) {
-		o->nwaiting = 0;
+	if (n > 0 || o->nwaiting || o->nwanted) {
+		o->nwaiting = o->nwanted = 0;
 		for (size_t i = 0; i < o->ntasks; i++) {
-			o->nwaiting += o->tasks[i]->nfaults > 0;
+			count_faults(o, o->tasks[i]);
 			look_for_ends |= o->tasks[i]->gone;
 		}
 	}
@@ -205,6 +216,8 @@ static void *owner_thread(void *arg)
 		}
 		if (o->nwaiting && (wait_ms < 0 || wait_ms > 1))
 			wait_ms = 1;
+		if (o->nwanted && (wait_ms < 0 || wait_ms > WANTED_MS))
+			wait_ms = WANTED_MS;
 		if (owner_serve(o, worked ? 0 : wait_ms))
 			owner_reap(o);
 		atomic_store(&o->idle, false);

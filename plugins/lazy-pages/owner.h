@@ -25,7 +25,8 @@ struct owner {
 	struct task **tasks;
 	size_t ntasks, tasks_room;
 	size_t turn;	     /* whose slice is next */
-	size_t nwaiting;     /* tasks with faults that have to wait */
+	size_t nwaiting;     /* tasks with faults that have to wait for the kernel or memory */
+	size_t nwanted;	     /* tasks with faults that the source will tell of */
 	struct tally *tally; /* in the journal */
 	char *scratch;	     /* SCHEDULE_MAX_PAGES pages */
 	/* What has been mapped of the source last, for the sweep and for neighbours of faults. */

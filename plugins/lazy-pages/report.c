@@ -134,6 +134,31 @@ static void put_path(struct json_object *o, const char *key, const char *path)
 	free(real);
 }
 
+/* How the link to the page server is, and since when. */
+static void link_json(const struct worker *w, struct json_object *into)
+{
+	struct json_object *o;
+	struct source_state s;
+
+	source_state(w->source, &s);
+	if (!s.remote)
+		return;
+	o = json_object_new_object();
+	json_object_object_add(o, "address", json_object_new_string(s.address));
+	json_object_object_add(o, "state",
+			       json_object_new_string(s.lost	 ? "lost"
+						      : s.parked ? "kept, not used"
+								 : "up"));
+	json_object_object_add(o, "seconds", json_object_new_double(seconds_since(s.since_ns)));
+	json_object_object_add(o, "why", json_object_new_string(s.why));
+	put(o, "links", s.links);
+	put(o, "lost_times", s.lost_times);
+	put(o, "round_trip_ns", s.rtt_ns);
+	put(o, "bytes_per_second", s.rate);
+	put(o, "window_bytes", s.window);
+	json_object_object_add(into, "page_server", o);
+}
+
 void report_status(const struct worker *w, struct json_object *into)
 {
 	char path[40];
@@ -143,6 +168,7 @@ void report_status(const struct worker *w, struct json_object *into)
 	put_path(into, "work", ".");
 	json_object_object_add(into, "state", json_object_new_string(state_word(w->journal)));
 	counters_json(w, into);
+	link_json(w, into);
 	json_object_object_add(into, "tasks", tasks_json(w));
 }
 

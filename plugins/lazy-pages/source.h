@@ -11,17 +11,34 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "checkpoint.h"
 #include "log.h"
 
 struct source;
 
+/* How a source at another machine is doing. */
+struct source_state {
+	bool remote;	   /* else nothing else is set */
+	bool lost;	   /* no link */
+	bool parked;	   /* a link that is kept and cannot be used: source_remote.c */
+	uint64_t since_ns; /* CLOCK_MONOTONIC, of the last change of the two */
+	unsigned links;	   /* in use */
+	uint64_t lost_times;
+	uint64_t rtt_ns, rate, window; /* of the background's link; bytes a second, bytes */
+	char why[512];		       /* the last loss */
+	char address[160];
+};
+
 struct source_ops {
 	int (*fetch)(struct source *s, uint64_t where, uint64_t npages, void *scratch,
 		     const void **bytes);
 	const void *(*in_memory)(struct source *s, uint64_t where, uint64_t npages);
 	int (*want)(struct source *s, uint64_t where, uint64_t npages, bool urgent, int event_fd);
+	/* May be NULL: a source that has no end to tell, and nothing to say. */
+	int (*finish)(struct source *s, int event_fd);
+	void (*state)(struct source *s, struct source_state *state);
 	void (*close)(struct source *s);
 };
 
@@ -51,13 +68,31 @@ static inline const void *source_in_memory(struct source *s, uint64_t where, uin
 }
 
 /*
- * Asks for pages; @urgent for those that a task waits for. Writes 1 to @event_fd when fetch() is
- * worth another try. -EBUSY when the queue is full (try again later).
+ * Asks for pages, all of them owed and in one extent; @urgent for those that a task waits for.
+ * Writes 1 to @event_fd when fetch() is worth another try. Asking again for what is under way costs
+ * nothing. -EBUSY when the queue is full (try again later); -EAGAIN: not asked, but @event_fd will
+ * be written when it is worth asking.
  */
 static inline int source_want(struct source *s, uint64_t where, uint64_t npages, bool urgent,
 			      int event_fd)
 {
 	return s->ops->want(s, where, npages, urgent, event_fd);
+}
+
+/*
+ * Every page is safely held: tells who has to know. 0 when there is nothing (more) to tell; -EAGAIN
+ * when it is being told, and 1 will be written to @event_fd.
+ */
+static inline int source_finish(struct source *s, int event_fd)
+{
+	return s->ops->finish ? s->ops->finish(s, event_fd) : 0;
+}
+
+static inline void source_state(struct source *s, struct source_state *state)
+{
+	memset(state, 0, sizeof(*state));
+	if (s->ops->state)
+		s->ops->state(s, state);
 }
 
 static inline void source_close(struct source *s)
@@ -68,5 +103,11 @@ static inline void source_close(struct source *s)
 
 /* Local image files, which belong to @c and must outlive the source. NULL without memory. */
 struct source *source_image_new(const struct checkpoint *c);
+/*
+ * Some pages in files, the others at a page server (pages_file.pid): @image and @remote, which it
+ * owns from then on. NULL without memory (then both are closed).
+ */
+struct source *source_chain_new(const struct checkpoint *c, struct source *image,
+				struct source *remote);
 
 #endif

@@ -259,8 +259,10 @@ static void image_close(struct source *source)
 
 struct source *source_image_new(const struct checkpoint *c)
 {
-	static const struct source_ops ops = {image_fetch, image_in_memory, image_want,
-					      image_close};
+	static const struct source_ops ops = {.fetch = image_fetch,
+					      .in_memory = image_in_memory,
+					      .want = image_want,
+					      .close = image_close};
 	struct source_image *s = calloc(1, sizeof(*s));
 
 	if (!s)

@@ -182,11 +182,33 @@ static bool place_run(struct mover *m, struct run r, const char *bytes)
 static void ask_for(struct mover *m, uint64_t where, uint64_t npages)
 {
 	struct task *t = m->t;
+	int ret = source_want(t->worker->source, where, npages, false, t->owner->wake_fd);
 
-	if (!source_want(t->worker->source, where, npages, false, t->owner->wake_fd))
+	if (!ret || ret == -EAGAIN)
 		t->cold = true;
 	else
 		t->not_before_ns = m->now + PAUSE_NS;
+}
+
+static bool is_remote(const struct task *t, uint64_t where)
+{
+	return t->worker->checkpoint->files[WHERE_FILE(where)].pid;
+}
+
+/* What the sweep will need next is asked for while it places: as much as the source takes. */
+static void ask_ahead(struct task *t)
+{
+	struct worker *w = t->worker;
+	struct run r;
+
+	t->ask = MAX(t->ask, t->schedule.sweep);
+	while (space_gather(t->space, t->ask, SCHEDULE_MAX_PAGES, SCHEDULE_MAX_PAGES, &r, 1)) {
+		if (is_remote(t, r.where) &&
+		    source_want(w->source, r.where, r.npages, false, t->owner->wake_fd))
+			return;
+		t->ask = r.addr + r.npages * PAGE_SIZE;
+	}
+	t->ask = UINT64_MAX & ~(PAGE_SIZE - 1);
 }
 
 /* Something in the span cannot be read: page by page, so that the rest comes nevertheless. */
@@ -312,9 +334,11 @@ bool sweep_slice(struct task *t, uint64_t now)
 	struct mover m = {.t = t, .by = o, .cause = s.cause, .now = now};
 	size_t n = space_gather(t->space, s.addr, s.pages, SCHEDULE_MAX_PAGES, o->runs,
 				ARRAY_SIZE(o->runs));
+	bool remote = n && is_remote(t, o->runs[0].where);
 	uint64_t end;
 
 	if (!n) {
+		t->ask = 0;
 		schedule_done(&t->schedule, &s, 0, false);
 		if (t->schedule.fruitless)
 			t->not_before_ns = now + (t->noted ? RETRY_NS : 20 * PAUSE_NS);
@@ -324,7 +348,15 @@ bool sweep_slice(struct task *t, uint64_t now)
 			 o->runs[n - 1].addr + o->runs[n - 1].npages * PAGE_SIZE, now,
 			 s.cause == CAUSE_NEIGHBOUR))
 		return true;
-	end = place_runs(&m, n);
+	/* What lies between two runs is not to be asked for. */
+	end = place_runs(&m, remote ? 1 : n);
+	if (remote && !end && s.cause == CAUSE_NEIGHBOUR) {
+		/* On their way. The sweep does not wait for them. */
+		end = o->runs[0].addr + o->runs[0].npages * PAGE_SIZE;
+		t->cold = false;
+	}
+	if (remote)
+		ask_ahead(t);
 	if (m.settled)
 		t->again_wait_ns = 0;
 	if (end > s.addr)

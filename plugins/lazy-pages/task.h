@@ -48,6 +48,7 @@ struct task {
 	struct schedule schedule;
 	bool gone;		/* the address space is no more */
 	bool cold;		/* the sweep waits for the source */
+	uint64_t ask;		/* the page server has been asked for all from the sweep to here */
 	bool noted;		/* the last trouble has been logged */
 	uint64_t not_before_ns; /* no background before: layout changing, no memory, read error */
 	uint64_t lend_not_before_ns;	      /* no loan before: the last one brought nothing */

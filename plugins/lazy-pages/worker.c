@@ -24,6 +24,7 @@
 #include "handoff.h"
 #include "owner.h"
 #include "report.h"
+#include "source_remote.h"
 
 #define PROGRESS_MS 500
 
@@ -197,6 +198,11 @@ static void control_finish_op(void *ctx)
 	ask_finish(w);
 }
 
+static bool everything_placed(const struct worker *w)
+{
+	return w->journal->restore_finished && !atomic_load(&w->live);
+}
+
 static void on_signal(struct controller *c)
 {
 	struct worker *w = c->w;
@@ -207,6 +213,11 @@ static void on_signal(struct controller *c)
 	if (!w->journal->handoff.connected) {
 		log_info(w->log, "stopped by a signal before a restore came");
 		over(w, 1);
+		return;
+	}
+	if (everything_placed(w)) {
+		log_warn(w->log, "stopped before the page server was told that every page is held");
+		over(w, w->journal->exit_status);
 		return;
 	}
 	/* To leave now would give the tasks zeros for what has not come. */
@@ -267,9 +278,21 @@ static int next_wait_ms(struct controller *c)
 	return ms;
 }
 
-static bool everything_placed(const struct worker *w)
+/* The last page is in its place: who has to know is told, then all is over. */
+static bool has_ended(struct controller *c)
 {
-	return w->journal->restore_finished && !atomic_load(&w->live);
+	struct worker *w = c->w;
+
+	if (w->collapser)
+		collapser_finish(w->collapser);
+	w->collapser = NULL;
+	if (source_finish(w->source, w->event_fd) == -EAGAIN)
+		return false;
+	if (c->progress.shown)
+		fputc('\n', stderr);
+	report_summary(w);
+	over(w, w->journal->exit_status);
+	return true;
 }
 
 static void control_loop(struct controller *c)
@@ -282,15 +305,8 @@ static void control_loop(struct controller *c)
 		int n;
 
 		/* Before the wait: a worker may begin when all is done but the end. */
-		if (everything_placed(w)) {
-			collapser_finish(w->collapser);
-			w->collapser = NULL;
-			if (c->progress.shown)
-				fputc('\n', stderr);
-			report_summary(w);
-			over(w, j->exit_status);
+		if (everything_placed(w) && has_ended(c))
 			break;
-		}
 		n = epoll_wait(c->epoll_fd, ev, ARRAY_SIZE(ev), next_wait_ms(c));
 		for (int i = 0; i < n && !j->over; i++)
 			dispatch(c, ev[i].data.fd);
@@ -329,6 +345,10 @@ static void start(struct worker *w)
 	pthread_mutex_init(&w->slot_lock, NULL);
 	w->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	w->source = source_image_new(w->checkpoint);
+	if (w->remote)
+		w->source = source_chain_new(
+			w->checkpoint, w->source,
+			source_remote_new(w->remote, w->checkpoint, w->journal, w->log));
 	w->collapser = collapser_start(w->log, w->options->thp == THP_AUTO);
 	w->owners = calloc(w->options->threads, sizeof(*w->owners));
 	if (!w->source || !w->owners || w->event_fd < 0)
@@ -346,10 +366,14 @@ static void start(struct worker *w)
 }
 
 int worker_run(const struct options *o, const struct log *log, const struct checkpoint *c,
-	       struct journal *j, struct control_server *control)
+	       struct journal *j, struct control_server *control, struct remote_start *remote)
 {
-	struct worker w = {
-		.options = o, .log = log, .checkpoint = c, .journal = j, .control = control};
+	struct worker w = {.options = o,
+			   .log = log,
+			   .checkpoint = c,
+			   .journal = j,
+			   .control = control,
+			   .remote = remote};
 	struct controller ctl = {.w = &w};
 	const char *delay = getenv("LAZY_PAGES_TEST_BACKGROUND_DELAY_MS");
 	struct error e = {0};

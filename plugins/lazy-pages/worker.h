@@ -22,6 +22,7 @@
 struct owner;
 struct control_server;
 struct collapser;
+struct remote_start;
 
 struct worker {
 	const struct options *options;
@@ -30,6 +31,7 @@ struct worker {
 	struct journal *journal;
 	struct control_server *control;
 	struct source *source;
+	struct remote_start *remote; /* NULL: there is no page server */
 	struct owner **owners;
 	unsigned nowners;
 	struct collapser *collapser;
@@ -39,9 +41,12 @@ struct worker {
 	atomic_uint live;	      /* tasks not finished */
 };
 
-/* Runs until everything is over (journal->over is set) and returns the exit status. */
+/*
+ * Runs until everything is over (journal->over is set) and returns the exit status. @remote: the
+ * page server, or NULL: all pages are here.
+ */
 int worker_run(const struct options *o, const struct log *log, const struct checkpoint *c,
-	       struct journal *j, struct control_server *control);
+	       struct journal *j, struct control_server *control, struct remote_start *remote);
 
 /* Gives the task in @slot to the owner thread with the fewest. Any thread. */
 void worker_adopt(struct worker *w, int slot);

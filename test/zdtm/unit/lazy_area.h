@@ -67,7 +67,7 @@ static inline void area_fill(char *page, uint64_t i)
 /* The area is owned by the first owner; the mapping is in @regions pieces of equal size. */
 static inline void area_begin(struct lazy_area *a, uint64_t npages, unsigned regions)
 {
-	static const struct source_ops ops = {memory_fetch, NULL, memory_want, NULL};
+	static const struct source_ops ops = {.fetch = memory_fetch, .want = memory_want};
 	struct checkpoint_task *image;
 	struct task_record *r;
 	struct region v[16];

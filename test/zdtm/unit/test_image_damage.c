@@ -119,8 +119,6 @@ static void check_sound(const struct checkpoint *c)
 			end = x->v[j].vaddr + n * PAGE_SIZE;
 			npages += n;
 			assert_true(is_mapped(t, x->v[j].vaddr) && is_mapped(t, end - 1));
-			if (WHERE_FILE(where) == WHERE_REMOTE)
-				continue;
 			assert_true(WHERE_FILE(where) < c->nfiles);
 			assert_true(WHERE_PAGE(where) + n <= c->files[WHERE_FILE(where)].npages);
 		}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Making connections, and making them again: see connector.h. */
+#include "connector.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "compiler.h"
+#include "link_watch.h"
+#include "stream.h"
+
+#define PAUSE_MIN_MS   20
+#define PAUSE_MAX_MS   400
+#define ATTEMPT_MIN_MS 500 /* a first packet that is lost is sent again only after a second */
+#define ATTEMPT_MAX_MS 4000
+
+struct connector {
+	const struct peer *peer;
+	int event_fd; /* the user's */
+	int kick_fd;
+	struct link_watch *watch;
+	pthread_t thread;
+	pthread_mutex_t lock; /* protects what follows */
+	bool wanted, until, stop, failed;
+	struct stream *made;
+	struct error last;
+};
+
+static bool events_ready(int fd, uint32_t events, int kick_fd, int timeout_ms)
+{
+	struct pollfd p[] = {{.fd = fd, .events = (short)(events & EPOLLOUT ? POLLOUT : POLLIN)},
+			     {.fd = kick_fd, .events = POLLIN}};
+
+	return poll(p, kick_fd >= 0 ? 2 : 1, timeout_ms) > 0 && p[0].revents;
+}
+
+/* One attempt; gives up when @kick_fd becomes readable. */
+static struct stream *attempt(const struct peer *p, int kick_fd, int timeout_ms, struct error *e)
+{
+	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000;
+	struct stream *s;
+	int ret, fd = net_connect(&p->address, e);
+
+	if (fd < 0)
+		return NULL;
+	s = stream_new(fd, p->tls, false, p->host);
+	if (!s) {
+		error_errno(e, -ENOMEM, "%s", p->address.text);
+		return NULL;
+	}
+	while ((ret = stream_handshake(s, e)) == -EAGAIN) {
+		uint64_t now = now_ns();
+
+		if (now >= end || !events_ready(stream_fd(s), stream_events(s), kick_fd,
+						(int)((end - now) / 1000000) + 1)) {
+			ret = error_errno(e, -ETIMEDOUT, "no answer within %d ms", timeout_ms);
+			break;
+		}
+	}
+	if (!ret)
+		return s;
+	error_prefix(e, ret, "%s", p->address.text);
+	stream_free(s);
+	return NULL;
+}
+
+struct stream *peer_connect(const struct peer *p, int timeout_ms, struct error *e)
+{
+	return attempt(p, -1, timeout_ms, e);
+}
+
+static void tell(int fd)
+{
+	uint64_t one = 1;
+
+	if (write(fd, &one, sizeof(one)) < 0) {
+		/* EAGAIN: it is being told already. */
+	}
+}
+
+static bool is_wanted(struct connector *c, bool *stop)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&c->lock);
+	wanted = c->wanted && !c->made;
+	*stop = c->stop;
+	pthread_mutex_unlock(&c->lock);
+	return wanted;
+}
+
+/* Waits for a kick, news of the network, or the time. True: try at once. */
+static bool pause_ms(struct connector *c, int ms)
+{
+	int watch_fd = c->watch ? link_watch_fd(c->watch) : -1;
+	struct pollfd p[] = {{.fd = c->kick_fd, .events = POLLIN},
+			     {.fd = watch_fd, .events = POLLIN}};
+	uint64_t count, end = now_ns() + (uint64_t)(ms < 0 ? 0 : ms) * 1000000;
+
+	while (poll(p, 2, ms) > 0) {
+		if (p[0].revents)
+			return read(c->kick_fd, &count, sizeof(count)) > 0;
+		if (link_watch_read(c->watch))
+			return true;
+		if (ms >= 0) {
+			uint64_t now = now_ns();
+
+			ms = now < end ? (int)((end - now) / 1000000) : 0;
+		}
+	}
+	return false;
+}
+
+/* Hands over what an attempt has brought. Returns whether there is to be another. */
+static bool deliver(struct connector *c, struct stream *s, const struct error *e)
+{
+	bool again, news;
+
+	pthread_mutex_lock(&c->lock);
+	again = !s && c->until;
+	if (!s)
+		c->last = *e;
+	c->made = s;
+	c->wanted = again;
+	c->failed = !s && !again;
+	news = !again;
+	pthread_mutex_unlock(&c->lock);
+	if (news)
+		tell(c->event_fd);
+	return again;
+}
+
+static void *connector_thread(void *arg)
+{
+	struct connector *c = arg;
+	int pause = PAUSE_MIN_MS, patience = ATTEMPT_MIN_MS;
+	unsigned seed = (unsigned)now_ns();
+	bool stop = false;
+
+	pthread_setname_np(pthread_self(), "lazy-connector");
+	while (!stop) {
+		struct error e = {0};
+		struct stream *s;
+
+		if (!is_wanted(c, &stop)) {
+			if (!stop)
+				pause_ms(c, -1);
+			pause = PAUSE_MIN_MS;
+			patience = ATTEMPT_MIN_MS;
+			continue;
+		}
+		s = attempt(c->peer, c->kick_fd, patience, &e);
+		if (!deliver(c, s, &e))
+			continue;
+		if (e.code == -ETIMEDOUT)
+			patience = MIN(patience * 2, ATTEMPT_MAX_MS);
+		if (pause_ms(c, pause / 2 + (int)(rand_r(&seed) % (unsigned)pause)))
+			patience = ATTEMPT_MIN_MS;
+		pause = MIN(pause * 2, PAUSE_MAX_MS);
+	}
+	return NULL;
+}
+
+struct connector *connector_new(const struct peer *p, int event_fd)
+{
+	struct connector *c = calloc(1, sizeof(*c));
+	struct error e = {0};
+
+	if (!c)
+		return NULL;
+	c->peer = p;
+	c->event_fd = event_fd;
+	c->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->watch = link_watch_open(&e);
+	pthread_mutex_init(&c->lock, NULL);
+	if (c->kick_fd >= 0 && !pthread_create(&c->thread, NULL, connector_thread, c))
+		return c;
+	link_watch_close(c->watch);
+	cleanup_close(&c->kick_fd);
+	free(c);
+	return NULL;
+}
+
+void connector_free(struct connector *c)
+{
+	if (!c)
+		return;
+	pthread_mutex_lock(&c->lock);
+	c->stop = true;
+	pthread_mutex_unlock(&c->lock);
+	tell(c->kick_fd);
+	pthread_join(c->thread, NULL);
+	stream_free(c->made);
+	link_watch_close(c->watch);
+	close(c->kick_fd);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+void connector_want(struct connector *c, bool until)
+{
+	pthread_mutex_lock(&c->lock);
+	c->wanted = true;
+	c->until = until;
+	c->failed = false;
+	pthread_mutex_unlock(&c->lock);
+	tell(c->kick_fd);
+}
+
+bool connector_busy(struct connector *c)
+{
+	bool busy;
+
+	pthread_mutex_lock(&c->lock);
+	busy = c->wanted || c->made;
+	pthread_mutex_unlock(&c->lock);
+	return busy;
+}
+
+struct stream *connector_take(struct connector *c, bool *failed, struct error *e)
+{
+	struct stream *s;
+
+	pthread_mutex_lock(&c->lock);
+	s = steal_pointer(&c->made);
+	*failed = c->failed;
+	c->failed = false;
+	*e = c->last;
+	pthread_mutex_unlock(&c->lock);
+	return s;
+}

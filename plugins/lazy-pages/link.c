@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Asking and taking answers: see link.h. What is to be sent is a function of the ring and of the
+ * number of bytes sent; what is being read, of the record and of the number of bytes received.
+ */
+#include "link.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "compiler.h"
+#include "image_pagemap.h"
+
+#define SEND_BATCH   32
+#define STATUS_BYTES 4 /* the answer of CLOSE */
+#define COUNT_TRIES  100000
+#define AWAY	     (UINT64_C(64) << 10)
+
+struct link {
+	struct link_record *r;
+	struct stream *s;
+	const struct link_user *user;
+	void *ctx;
+	struct pace pace;
+	struct pace_stamp stamp[LINK_RING];
+	uint64_t sent;	   /* bytes, of all requests ever */
+	uint64_t received; /* bytes, of all answers ever */
+	uint64_t heard_ns; /* when bytes came last */
+	/* Of the answer under way. */
+	uint64_t npages; /* 0: its header is not complete */
+	uint64_t told;	 /* pages of it that arrived() knows of */
+	char *to;	 /* NULL: thrown away */
+	bool proven, closed, blocked;
+	char away[AWAY];
+};
+
+static void commit_barrier(void)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static const struct link_answer *answer(const struct link *l)
+{
+	return &l->r->answer[l->r->active];
+}
+
+static struct link_request *request(const struct link *l, uint64_t number)
+{
+	return &l->r->ring[number % LINK_RING];
+}
+
+int link_count(int fd, uint64_t *sent, uint64_t *received)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	int in, out, in_after, out_after, tries = COUNT_TRIES;
+
+	/* While it is counted an acknowledgement or bytes may come: then once more. */
+	do {
+		if (ioctl(fd, SIOCINQ, &in) || ioctl(fd, SIOCOUTQ, &out) ||
+		    getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
+		    len < offsetof(struct tcp_info, tcpi_segs_out) ||
+		    ioctl(fd, SIOCINQ, &in_after) || ioctl(fd, SIOCOUTQ, &out_after) || !tries--)
+			return -ENOTSUP;
+	} while (in != in_after || out != out_after);
+	*sent = info.tcpi_bytes_acked + (uint64_t)out;
+	*received = info.tcpi_bytes_received - (uint64_t)in;
+	return 0;
+}
+
+void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls)
+{
+	memset(r, 0, sizeof(*r));
+	r->fd = fd;
+	r->layout = layout;
+	r->exact = !tls && !link_count(fd, &r->sent0, &r->received0);
+	commit_barrier();
+	r->open = true;
+}
+
+struct link *link_new(struct link_record *r, struct stream *s, const struct link_user *user,
+		      void *ctx)
+{
+	struct link *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	l->r = r;
+	l->s = s;
+	l->user = user;
+	l->ctx = ctx;
+	return l;
+}
+
+static void all_lost(struct link *l)
+{
+	for (uint64_t n = answer(l)->number; n < l->r->asked; n++)
+		if (request(l, n)->npages)
+			l->user->answered(l->ctx, request(l, n));
+}
+
+void link_free(struct link *l)
+{
+	if (!l)
+		return;
+	all_lost(l);
+	l->r->open = false;
+	commit_barrier();
+	stream_free(l->s);
+	free(l);
+}
+
+void link_park(struct link *l)
+{
+	all_lost(l);
+	stream_detach(l->s);
+	free(l);
+}
+
+int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint64_t now)
+{
+	struct link_record *r = l->r;
+
+	if (r->asked - answer(l)->number == LINK_RING)
+		return -ENOBUFS;
+	*request(l, r->asked) =
+		(struct link_request){.where = where, .npages = (uint16_t)npages, .urgent = urgent};
+	l->stamp[r->asked % LINK_RING] = pace_asked(&l->pace, npages << PAGE_SHIFT, now);
+	r->used = true;
+	commit_barrier();
+	r->asked++;
+	commit_barrier();
+	return 0;
+}
+
+int link_close(struct link *l, uint64_t now)
+{
+	return link_ask(l, 0, 0, false, now);
+}
+
+static size_t encode(const struct link *l, uint64_t number, void *to)
+{
+	const struct link_request *q = request(l, number);
+	struct wire_header h = {.command = WIRE_CLOSE};
+
+	if (q->npages)
+		h = (struct wire_header){
+			.command = WIRE_GET,
+			.npages = q->npages,
+			.vaddr = (q->where & ((UINT64_C(1) << 48) - 1)) << PAGE_SHIFT,
+			.id = l->user->pid(l->ctx, q->where),
+		};
+	return wire_encode(l->r->layout, &h, to);
+}
+
+int link_flush(struct link *l, struct error *e)
+{
+	uint32_t header = l->r->layout;
+
+	l->blocked = false;
+	while (l->sent < l->r->asked * header) {
+		char buf[SEND_BATCH * WIRE_HEADER_MAX];
+		uint64_t first = l->sent / header, n = MIN(l->r->asked - first, SEND_BATCH);
+		size_t skip = l->sent % header;
+		ssize_t done;
+
+		for (uint64_t i = 0; i < n; i++)
+			encode(l, first + i, buf + i * header);
+		done = stream_write(l->s, buf + skip, n * header - skip, false);
+		if (done == -EAGAIN) {
+			l->blocked = true;
+			return 0;
+		}
+		if (done < 0)
+			return error_errno(e, (int)done, "sending");
+		l->sent += (uint64_t)done;
+	}
+	return 0;
+}
+
+static uint64_t page_address(uint64_t where)
+{
+	return (where & ((UINT64_C(1) << 48) - 1)) << PAGE_SHIFT;
+}
+
+/* A header has come whole: what it says must be an answer to the oldest request. */
+static int begin(struct link *l, uint64_t now, struct error *e)
+{
+	uint64_t number = answer(l)->number;
+	const struct link_request *q = request(l, number);
+	uint64_t pid = l->user->pid(l->ctx, q->where);
+	struct wire_header h;
+
+	wire_decode(l->r->layout, l->r->header, &h);
+	if (h.command != WIRE_ADD_F || h.flags != PAGEMAP_PRESENT || h.id != pid ||
+	    h.vaddr != page_address(q->where) || !h.npages || h.npages > q->npages)
+		return error_set(
+			e, -EPROTO,
+			"asked for %u pages at 0x%llx of task %llu, the answer is: command "
+			"%#x, flags %#x, %llu pages at 0x%llx of task %llu",
+			q->npages, (unsigned long long)page_address(q->where),
+			(unsigned long long)pid, h.command, h.flags, (unsigned long long)h.npages,
+			(unsigned long long)h.vaddr, (unsigned long long)h.id);
+	l->npages = h.npages;
+	l->told = 0;
+	l->to = l->user->room(l->ctx, q->where, h.npages);
+	pace_first_byte(&l->pace, l->stamp[number % LINK_RING], now);
+	return 0;
+}
+
+/* The answer under way is complete. */
+static void end(struct link *l, uint64_t bytes, uint64_t now)
+{
+	struct link_answer *next = &l->r->answer[!l->r->active];
+	uint64_t number = answer(l)->number, npages = l->npages;
+	struct link_request q = *request(l, number);
+
+	*next = (struct link_answer){answer(l)->began + bytes, number + 1};
+	commit_barrier();
+	l->r->active = !l->r->active;
+	commit_barrier();
+	l->npages = 0;
+	if (!q.npages) {
+		l->closed = true;
+		return;
+	}
+	l->proven = true;
+	pace_answered(&l->pace, l->stamp[number % LINK_RING], npages << PAGE_SHIFT,
+		      (uint64_t)q.npages << PAGE_SHIFT, now);
+	l->user->answered(l->ctx, &q);
+}
+
+static ssize_t take(struct link *l, void *to, uint64_t len, uint64_t now)
+{
+	ssize_t n = stream_read(l->s, to, len);
+
+	if (n > 0) {
+		l->r->used = true;
+		l->received += (uint64_t)n;
+		l->heard_ns = now;
+	}
+	return n;
+}
+
+/* The next bytes of the header, or of the status that answers CLOSE. */
+static ssize_t take_header(struct link *l, uint64_t got, uint64_t now, struct error *e)
+{
+	const struct link_request *q = request(l, answer(l)->number);
+	uint64_t len = q->npages ? l->r->layout : STATUS_BYTES;
+	ssize_t n = take(l, l->r->header + got, len - got, now);
+	int32_t status;
+	int ret;
+
+	if (n <= 0 || got + (uint64_t)n < len)
+		return n;
+	if (q->npages) {
+		ret = begin(l, now, e);
+		return ret ? ret : n;
+	}
+	memcpy(&status, l->r->header, sizeof(status));
+	end(l, len, now);
+	return status ? error_set(e, -EPROTO, "the end is answered with %d", status) : n;
+}
+
+/* The next bytes of pages. */
+static ssize_t take_pages(struct link *l, uint64_t at, uint64_t now)
+{
+	uint64_t len = l->npages << PAGE_SHIFT;
+	uint64_t where = request(l, answer(l)->number)->where, whole;
+	ssize_t n = l->to ? take(l, l->to + at, len - at, now)
+			  : take(l, l->away, MIN(len - at, AWAY), now);
+
+	if (n <= 0)
+		return n;
+	whole = (at + (uint64_t)n) >> PAGE_SHIFT;
+	if (l->to && whole > l->told) {
+		l->user->arrived(l->ctx, where + l->told, whole - l->told);
+		l->told = whole;
+	}
+	if (at + (uint64_t)n == len)
+		end(l, l->r->layout + len, now);
+	return n;
+}
+
+int link_pump(struct link *l, uint64_t now, struct error *e)
+{
+	for (;;) {
+		uint64_t at = l->received - answer(l)->began;
+		ssize_t n;
+
+		if (answer(l)->number == l->r->asked) {
+			char c;
+
+			/* Nothing is due: whatever comes is wrong, and the end is the end. */
+			n = stream_read(l->s, &c, 1);
+			if (n > 0)
+				return error_set(e, -EPROTO, "bytes came that nobody asked for");
+		} else if (!l->npages) {
+			n = take_header(l, at, now, e);
+		} else {
+			n = take_pages(l, at - l->r->layout, now);
+		}
+		if (n == -EAGAIN)
+			return 0;
+		if (n == 0)
+			return error_set(e, -ECONNRESET, "the server closed the connection");
+		if (n == -EPROTO)
+			return (int)n;
+		if (n < 0)
+			return error_errno(e, (int)n, "receiving");
+		if (l->closed)
+			return 0;
+	}
+}
+
+int link_resume(struct link *l, uint64_t now, struct error *e)
+{
+	struct link_record *r = l->r;
+	uint64_t sent, received, header = r->layout, at;
+
+	if (!r->used)
+		return 0;
+	if (!r->exact || link_count(r->fd, &sent, &received))
+		return error_set(e, -ENOTSUP, "the place in the stream cannot be found again");
+	l->sent = sent - r->sent0;
+	l->received = received - r->received0;
+	/* A request that was written down and not sent is sent now: the ring says so. */
+	if (l->sent > r->asked * header || l->received < answer(l)->began)
+		return error_set(
+			e, -EPROTO, "%llu bytes sent for %llu requests, %llu received of %llu",
+			(unsigned long long)l->sent, (unsigned long long)r->asked,
+			(unsigned long long)l->received, (unsigned long long)answer(l)->began);
+	for (uint64_t n = answer(l)->number; n < r->asked; n++)
+		l->stamp[n % LINK_RING] =
+			pace_asked(&l->pace, (uint64_t)request(l, n)->npages << PAGE_SHIFT, now);
+	at = l->received - answer(l)->began;
+	if (answer(l)->number == r->asked)
+		return 0;
+	if (!request(l, answer(l)->number)->npages) {
+		if (at >= STATUS_BYTES)
+			end(l, STATUS_BYTES, now);
+		return 0;
+	}
+	if (at < header)
+		return 0;
+	if (begin(l, now, e))
+		return -EPROTO;
+	l->pace = (struct pace){.outstanding = l->pace.outstanding};
+	/* Pages that the other worker has read are with it: they are asked again. */
+	l->to = NULL;
+	/* It may have died between the last byte and the note of it. */
+	if (at == header + (l->npages << PAGE_SHIFT))
+		end(l, at, now);
+	return 0;
+}
+
+void link_each(const struct link *l, void (*fn)(void *ctx, const struct link_request *r))
+{
+	for (uint64_t n = answer(l)->number; n < l->r->asked; n++)
+		if (request(l, n)->npages)
+			fn(l->ctx, request(l, n));
+}
+
+int link_fd(const struct link *l)
+{
+	return stream_fd(l->s);
+}
+
+uint32_t link_events(const struct link *l)
+{
+	return EPOLLIN | (l->blocked ? EPOLLOUT : 0u);
+}
+
+const struct pace *link_pace(const struct link *l)
+{
+	return &l->pace;
+}
+
+const struct link_request *link_oldest(const struct link *l)
+{
+	const struct link_request *q = request(l, answer(l)->number);
+
+	return link_outstanding(l) && q->npages ? q : NULL;
+}
+
+uint64_t link_outstanding(const struct link *l)
+{
+	return l->r->asked - answer(l)->number;
+}
+
+uint64_t link_waits_since(const struct link *l)
+{
+	if (!link_outstanding(l))
+		return 0;
+	return MAX(l->heard_ns, l->stamp[answer(l)->number % LINK_RING].ns);
+}
+
+bool link_proven(const struct link *l)
+{
+	return l->proven;
+}
+
+bool link_closing(const struct link *l)
+{
+	return l->closed || (link_outstanding(l) && !request(l, l->r->asked - 1)->npages);
+}
+
+bool link_closed(const struct link *l)
+{
+	return l->closed;
+}
+
+void link_say_bye(struct link *l)
+{
+	stream_reset_on_close(l->s, false);
+	stream_bye(l->s);
+}

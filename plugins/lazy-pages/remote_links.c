@@ -1,0 +1,603 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The links to a page server and the thread that serves them. Slot 0 is the first connection and
+ * carries the background; slot 1 is tried once slot 0 has given an answer. A stock server refuses
+ * it; one that gives an answer there, too, is ours: from then on faults have slot 1 to themselves,
+ * and any link may be lost without harm (link_record.replaceable).
+ *
+ * The first connection may be to a frozen source, for which a plain end means that all is well, and
+ * which takes no other. So until it is known to be replaceable it is never closed here before every
+ * page is held: a server that does not keep to the protocol, or a place in the stream that a new
+ * worker cannot find, parks it: open, and unused. If all of the manager dies, its end is a reset,
+ * on which a source goes on.
+ *
+ *   none -> slot 0 connected          by the keeper, before there is a worker
+ *   slot 0 answers                    slot 1 is tried once
+ *   slot 1 answers                    replaceable; a parked slot 0 is closed
+ *   lost, or silent and replaceable   its requests go back into the queue; connect again
+ *   finish asked                      CLOSE on slot 0, or on slot 1 if there is no slot 0
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "compiler.h"
+#include "remote.h"
+
+#define SILENT_MIN_NS UINT64_C(1000000000)
+#define SILENT_MAX_NS UINT64_C(10000000000)
+#define AGAIN_NS      UINT64_C(1000000000)  /* between attempts beside a silent link */
+#define END_NS	      UINT64_C(10000000000) /* to reach a server that has to be told the end */
+#define ONE_LEAST     (UINT64_C(256) << 10)
+#define ONE_MOST      (UINT64_C(4) << 20)
+#define TWO_LEAST     (UINT64_C(1) << 20)
+#define TWO_MOST      (UINT64_C(16) << 20)
+#define LINKS_NICE    (-10) /* as the owners, who wait for it */
+
+struct links {
+	struct remote *r;
+	int epoll_fd;
+	struct connector *connector;
+	struct link *link[2];
+	struct link_record *record[2]; /* 0: in the journal */
+	bool parked;
+	bool remade;	   /* slot 0 is not the first connection any more */
+	bool second_tried; /* slot 1 has been tried, or is useless */
+	bool silence_said;
+	uint64_t silent_ns; /* after so long without an answer a link is given up */
+	uint64_t try_ns;    /* not before: another attempt beside a silent link */
+	uint64_t end_ns;    /* when the end has been asked for */
+};
+
+static const char *address(const struct links *l)
+{
+	return l->r->start->peer.address.text;
+}
+
+static void state_changed(struct links *l, const struct error *e)
+{
+	struct source_state *s = &l->r->state;
+	unsigned n = (l->link[0] != NULL) + (l->link[1] && link_proven(l->link[1]));
+
+	pthread_mutex_lock(&l->r->lock);
+	if (s->lost != !n || s->parked != l->parked)
+		s->since_ns = now_ns();
+	s->lost_times += e != NULL;
+	s->lost = !n;
+	s->parked = l->parked;
+	s->links = n;
+	if (e)
+		snprintf(s->why, sizeof(s->why), "%s", e->text);
+	pthread_mutex_unlock(&l->r->lock);
+}
+
+/* Called back by a link, in the thread of the links. */
+
+static uint64_t user_pid(void *ctx, uint64_t where)
+{
+	const struct links *l = ctx;
+
+	return (uint64_t)l->r->c->files[WHERE_FILE(where)].pid;
+}
+
+static void *user_room(void *ctx, uint64_t where, uint64_t npages)
+{
+	struct links *l = ctx;
+	struct chunk *c;
+	void *to = NULL;
+
+	pthread_mutex_lock(&l->r->lock);
+	c = store_find(l->r->store, where);
+	if (c && chunk_mask(where, npages) & ~c->here)
+		to = chunk_bytes(c, where);
+	pthread_mutex_unlock(&l->r->lock);
+	return to;
+}
+
+static void user_arrived(void *ctx, uint64_t where, uint64_t npages)
+{
+	struct links *l = ctx;
+	uint64_t mask = chunk_mask(where, npages), askers = 0;
+	struct chunk *c;
+
+	pthread_mutex_lock(&l->r->lock);
+	c = store_find(l->r->store, where);
+	c->here |= mask;
+	c->asked &= ~mask;
+	if (c->urgent & mask) {
+		c->urgent &= ~mask;
+		askers = c->waiters;
+	}
+	pthread_mutex_unlock(&l->r->lock);
+	remote_tell(l->r, askers);
+}
+
+/* What has not come is still wanted: back into the queue with it. */
+static void user_answered(void *ctx, const struct link_request *q)
+{
+	struct links *l = ctx;
+	struct remote *r = l->r;
+	struct link_request left = *q;
+	uint64_t askers = 0, missing;
+	struct chunk *c;
+
+	pthread_mutex_lock(&r->lock);
+	c = store_find(r->store, q->where);
+	c->inflight--;
+	if (!q->urgent)
+		r->bulk_pages -= q->npages;
+	missing = chunk_mask(q->where, q->npages) & ~c->here;
+	if (missing) {
+		unsigned first = (unsigned)__builtin_ctzll(missing);
+		unsigned end = 64 - (unsigned)__builtin_clzll(missing);
+
+		/* Answers come from the front, so this is one run; if not, it is asked again. */
+		left.where = c->base + first;
+		left.npages = (uint16_t)(end - first);
+		c->asked |= missing;
+		if (remote_push(q->urgent ? &r->urgent : &r->bulk, &left)) {
+			c->inflight++;
+			r->bulk_pages += q->urgent ? 0 : left.npages;
+		} else {
+			c->asked &= ~missing;
+		}
+	}
+	if (missing != chunk_mask(q->where, q->npages) || !(c->asked & missing)) {
+		askers = c->waiters;
+		c->waiters = missing || c->asked ? c->waiters : 0;
+	}
+	pthread_mutex_unlock(&r->lock);
+	remote_tell(r, askers);
+}
+
+static const struct link_user user = {user_pid, user_room, user_arrived, user_answered};
+
+static bool can_be_lost(const struct links *l, unsigned slot)
+{
+	return slot == 1 || l->remade || l->record[0]->replaceable;
+}
+
+static void connect_again(struct links *l)
+{
+	if (l->r->start->peer.known && !connector_busy(l->connector))
+		connector_want(l->connector, true);
+}
+
+/* The link in @slot is of no use any more. */
+static void lose(struct links *l, unsigned slot, const struct error *e)
+{
+	const struct log *log = l->r->log;
+	bool proven = link_proven(l->link[slot]);
+
+	if (e->code == -EPROTO && !can_be_lost(l, slot)) {
+		log_error(log,
+			  "%s: %s; the connection is kept and not used any more, tasks that need "
+			  "its pages wait",
+			  address(l), e->text);
+		l->parked = true;
+		epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, link_fd(l->link[slot]), NULL);
+		link_park(l->link[slot]);
+	} else {
+		/* A second connection that never answered was never one of ours. */
+		if (slot == 0 || proven)
+			log_warn(log, "%s: link lost: %s; tasks that need its pages wait",
+				 address(l), e->text);
+		link_free(l->link[slot]);
+	}
+	l->link[slot] = NULL;
+	l->silence_said = false;
+	if (slot == 0 || proven)
+		l->second_tried = false;
+	state_changed(l, slot == 0 || proven ? e : NULL);
+	if (slot == 0)
+		connect_again(l);
+}
+
+static void watch(struct links *l, unsigned slot, int op)
+{
+	struct epoll_event ev = {.events = link_events(l->link[slot]), .data.u32 = slot};
+
+	if (epoll_ctl(l->epoll_fd, op, link_fd(l->link[slot]), &ev))
+		log_error(l->r->log, "%s: epoll: %m", address(l));
+}
+
+static void use(struct links *l, unsigned slot, struct stream *s)
+{
+	l->link[slot] = link_new(l->record[slot], s, &user, l);
+	if (!l->link[slot])
+		abort(); /* no memory: the next worker tries again */
+	watch(l, slot, EPOLL_CTL_ADD);
+}
+
+/* To see whether it answers: what the first link has owed for longest. */
+static void ask_on_second(struct links *l, const struct link_request *q)
+{
+	struct chunk *c;
+
+	if (!q)
+		return;
+	pthread_mutex_lock(&l->r->lock);
+	c = store_find(l->r->store, q->where);
+	c->inflight++;
+	pthread_mutex_unlock(&l->r->lock);
+	link_ask(l->link[1], q->where, q->npages, true, now_ns());
+}
+
+/* A connection has been made. */
+static void connected(struct links *l, struct stream *s)
+{
+	unsigned slot = l->link[0] || l->parked;
+	const struct link_record *first = l->record[0];
+
+	if (l->link[slot]) {
+		stream_free(s);
+		return;
+	}
+	if (!slot) {
+		bool replaceable = first->replaceable;
+
+		log_info(l->r->log, "%s: connected again", address(l));
+		link_record_open(l->record[0], stream_fd(s), first->layout,
+				 l->r->start->peer.tls != NULL);
+		l->record[0]->replaceable = replaceable;
+		l->remade = true;
+		stream_reset_on_close(s, true);
+	} else {
+		link_record_open(l->record[1], stream_fd(s), first->layout, true);
+	}
+	use(l, slot, s);
+	if (slot && l->link[0])
+		ask_on_second(l, link_oldest(l->link[0]));
+	state_changed(l, NULL);
+}
+
+/* An answer on a connection that is not the first: the server takes several. */
+static void look_for_proof(struct links *l)
+{
+	struct link_record *first = l->record[0];
+	bool second = l->link[1] && link_proven(l->link[1]);
+
+	if (!first->replaceable &&
+	    (second || (l->remade && l->link[0] && link_proven(l->link[0])))) {
+		first->replaceable = true;
+		state_changed(l, NULL);
+		if (second)
+			log_info(l->r->log, "%s: takes several connections", address(l));
+	}
+	if (l->parked && first->replaceable) {
+		l->parked = false;
+		first->open = false;
+		close(first->fd);
+		connect_again(l);
+	}
+	if (!l->second_tried && l->link[0] && link_proven(l->link[0]) && !l->link[1] &&
+	    !connector_busy(l->connector) && l->r->start->peer.known) {
+		l->second_tried = true;
+		connector_want(l->connector, false);
+	}
+}
+
+static void take_connection(struct links *l)
+{
+	struct error e = {0};
+	bool failed;
+	struct stream *s = connector_take(l->connector, &failed, &e);
+
+	if (s)
+		connected(l, s);
+	else if (failed)
+		log_debug(l->r->log, "no second connection: %s", e.text);
+}
+
+/* Moves requests from a queue to a link; and, to see whether it answers, one to @probe as well. */
+static void send_queue(struct links *l, struct remote_queue *q, struct link *to, struct link *probe,
+		       uint64_t now)
+{
+	struct link_request one;
+
+	while (to && link_outstanding(to) < LINK_RING) {
+		struct chunk *c;
+
+		pthread_mutex_lock(&l->r->lock);
+		if (!remote_pop(q, &one)) {
+			pthread_mutex_unlock(&l->r->lock);
+			return;
+		}
+		c = store_find(l->r->store, one.where);
+		if (probe)
+			c->inflight++;
+		pthread_mutex_unlock(&l->r->lock);
+		link_ask(to, one.where, one.npages, one.urgent, now);
+		if (probe)
+			link_ask(probe, one.where, one.npages, true, now);
+		probe = NULL;
+	}
+}
+
+static void send_all(struct links *l, uint64_t now)
+{
+	struct link *second = l->link[1], *urgent, *bulk, *probe = NULL;
+
+	if (second && !link_proven(second)) {
+		probe = link_outstanding(second) ? NULL : second;
+		second = NULL;
+	}
+	urgent = second ? second : l->link[0];
+	bulk = l->link[0] ? l->link[0] : second;
+	if (l->parked && probe) {
+		/* Nothing else is left to ask. */
+		urgent = bulk = probe;
+		probe = NULL;
+	}
+	send_queue(l, &l->r->urgent, urgent, probe, now);
+	if (probe && link_outstanding(probe))
+		probe = NULL;
+	send_queue(l, &l->r->bulk, bulk, probe, now);
+}
+
+static void flush(struct links *l)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct error e = {0};
+		uint32_t before;
+
+		if (!l->link[i])
+			continue;
+		before = link_events(l->link[i]);
+		if (link_flush(l->link[i], &e))
+			lose(l, i, &e);
+		else if (link_events(l->link[i]) != before)
+			watch(l, i, EPOLL_CTL_MOD);
+	}
+}
+
+/* How much background may be under way; who waited for room is told when there is some. */
+static void set_window(struct links *l)
+{
+	struct link *second = l->link[1] && link_proven(l->link[1]) ? l->link[1] : NULL;
+	struct link *bulk = l->link[0] ? l->link[0] : second;
+	bool two = l->link[0] && second;
+	struct remote *r = l->r;
+	uint64_t askers = 0, window = 0;
+
+	if (!bulk && l->parked && l->link[1])
+		window = ONE_LEAST;
+	if (bulk)
+		window = pace_window(link_pace(bulk), two ? TWO_LEAST : ONE_LEAST,
+				     two ? TWO_MOST : ONE_MOST);
+	pthread_mutex_lock(&r->lock);
+	r->bulk_limit = window >> PAGE_SHIFT;
+	r->state.window = window;
+	r->state.rtt_ns = bulk ? link_pace(bulk)->rtt_ns : 0;
+	r->state.rate = bulk ? link_pace(bulk)->rate : 0;
+	if (r->bulk_pages < r->bulk_limit - r->bulk_limit / 4) {
+		askers = r->room_waiters;
+		r->room_waiters = 0;
+	}
+	pthread_mutex_unlock(&r->lock);
+	remote_tell(r, askers);
+}
+
+/* Of two waits in ms, -1 is for ever. */
+static int sooner(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* Links that owe an answer for too long. Returns how long to sleep at most, in ms, or -1. */
+static int look_for_silence(struct links *l, uint64_t now)
+{
+	int wait = -1;
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t since = l->link[i] ? link_waits_since(l->link[i]) : 0, end;
+		struct error e = {0};
+
+		if (!since)
+			continue;
+		end = since + l->silent_ns + 4 * link_pace(l->link[i])->rtt_ns;
+		if (now < end) {
+			wait = sooner(wait, (int)((end - now) / 1000000) + 1);
+			continue;
+		}
+		if (can_be_lost(l, i)) {
+			error_set(&e, -ETIMEDOUT, "silent for %.1f s", (double)(now - since) / 1e9);
+			l->silent_ns = MIN(l->silent_ns * 2, SILENT_MAX_NS);
+			lose(l, i, &e);
+			continue;
+		}
+		if (!l->silence_said)
+			log_warn(l->r->log, "%s: silent for %.1f s; tasks that need its pages wait",
+				 address(l), (double)(now - since) / 1e9);
+		l->silence_said = true;
+		if (!l->link[1] && now >= l->try_ns && l->r->start->peer.known &&
+		    !connector_busy(l->connector))
+			connector_want(l->connector, false);
+		if (now >= l->try_ns)
+			l->try_ns = now + AGAIN_NS;
+		wait = sooner(wait, (int)(AGAIN_NS / 1000000));
+	}
+	return wait;
+}
+
+static void end_told(struct links *l)
+{
+	pthread_mutex_lock(&l->r->lock);
+	l->r->end = END_TOLD;
+	pthread_mutex_unlock(&l->r->lock);
+	if (l->r->end_fd >= 0)
+		remote_tell_fd(l->r->end_fd);
+}
+
+/* Every page is held, and the server is to know it. Returns how long to sleep at most, or -1. */
+static int say_end(struct links *l, uint64_t now)
+{
+	unsigned slot = l->link[0] ? 0 : 1;
+	enum remote_end end;
+
+	pthread_mutex_lock(&l->r->lock);
+	end = l->r->end;
+	if (end == END_ASKED)
+		l->r->urgent.n = l->r->bulk.n = 0;
+	pthread_mutex_unlock(&l->r->lock);
+	if (end != END_ASKED)
+		return -1;
+	if (!l->end_ns)
+		l->end_ns = now;
+	if (l->link[slot] && link_closed(l->link[slot])) {
+		link_say_bye(l->link[slot]);
+		link_free(l->link[slot]);
+		l->link[slot] = NULL;
+		log_debug(l->r->log, "%s: told that every page is held", address(l));
+		end_told(l);
+	} else if (l->link[slot]) {
+		if (!link_closing(l->link[slot]))
+			link_close(l->link[slot], now);
+	} else if (!l->record[0]->replaceable || now - l->end_ns > END_NS) {
+		log_warn(l->r->log, "%s: cannot be told that every page is held: %s", address(l),
+			 l->r->state.why);
+		end_told(l);
+	} else {
+		connect_again(l);
+		return 100;
+	}
+	return -1;
+}
+
+static void receive(struct links *l, unsigned slot, uint64_t now)
+{
+	struct error e = {0};
+
+	if (!l->link[slot])
+		return;
+	if (link_pump(l->link[slot], now, &e)) {
+		lose(l, slot, &e);
+		return;
+	}
+	if (now - link_waits_since(l->link[slot]) < SILENT_MIN_NS) {
+		l->silent_ns = SILENT_MIN_NS;
+		l->silence_said = false;
+	}
+}
+
+static void register_request(void *ctx, const struct link_request *q)
+{
+	struct links *l = ctx;
+	struct chunk *c;
+
+	pthread_mutex_lock(&l->r->lock);
+	c = store_make(l->r->store, q->where);
+	if (!c)
+		abort(); /* the store has more chunks than the ring has bulk requests */
+	c->inflight++;
+	c->asked |= chunk_mask(q->where, q->npages);
+	l->r->bulk_pages += q->urgent ? 0 : q->npages;
+	pthread_mutex_unlock(&l->r->lock);
+}
+
+/* Slot 0 as it is found in the journal. */
+static void take_over(struct links *l)
+{
+	struct link_record *first = l->record[0];
+	struct remote_start *start = l->r->start;
+	struct error e = {0};
+	struct stream *s;
+
+	if (!first->open) {
+		connect_again(l);
+		return;
+	}
+	if (first->used && first->replaceable) {
+		first->open = false;
+		close(first->fd);
+		connect_again(l);
+		return;
+	}
+	if (first->used && !first->exact) {
+		error_set(&e, -ENOTSUP, "its place in the stream was with the worker that died");
+	} else {
+		s = !first->used && start->stream ? steal_pointer(&start->stream)
+						  : stream_new(first->fd, NULL, false, NULL);
+		if (!s)
+			abort();
+		use(l, 0, s);
+		link_each(l->link[0], register_request);
+		if (!link_resume(l->link[0], now_ns(), &e))
+			return;
+		epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, first->fd, NULL);
+		link_park(l->link[0]);
+		l->link[0] = NULL;
+	}
+	l->parked = true;
+	log_error(l->r->log, "%s: %s; the connection is kept, tasks that need its pages wait",
+		  address(l), e.text);
+	connect_again(l);
+}
+
+static void start(struct links *l)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.u32 = 2};
+
+	l->silent_ns = SILENT_MIN_NS;
+	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	l->record[0] = &l->r->j->link;
+	l->record[1] = calloc(1, sizeof(*l->record[1]));
+	l->connector = connector_new(&l->r->start->peer, l->r->event_fd);
+	if (!l->connector || !l->record[1] || l->epoll_fd < 0 ||
+	    epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->r->event_fd, &ev))
+		abort();
+	pthread_mutex_lock(&l->r->lock);
+	l->r->state.remote = true;
+	snprintf(l->r->state.address, sizeof(l->r->state.address), "%s", address(l));
+	pthread_mutex_unlock(&l->r->lock);
+	take_over(l);
+	state_changed(l, NULL);
+}
+
+static void stop(struct links *l)
+{
+	connector_free(l->connector);
+	link_free(l->link[1]);
+	if (l->link[0])
+		link_park(l->link[0]);
+	free(l->record[1]);
+	close(l->epoll_fd);
+}
+
+void *remote_links_thread(void *remote)
+{
+	struct links l = {.r = remote};
+	struct epoll_event ev[4];
+
+	prctl(PR_SET_NAME, "lazy-links");
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), LINKS_NICE);
+	start(&l);
+	while (!atomic_load(&l.r->stop)) {
+		uint64_t now = now_ns(), count;
+		int wait, end_wait, n;
+
+		send_all(&l, now);
+		end_wait = say_end(&l, now);
+		flush(&l);
+		wait = sooner(look_for_silence(&l, now), end_wait);
+		set_window(&l);
+		n = epoll_wait(l.epoll_fd, ev, ARRAY_SIZE(ev), wait);
+		now = now_ns();
+		for (int i = 0; i < n; i++) {
+			if (ev[i].data.u32 < 2)
+				receive(&l, ev[i].data.u32, now);
+			else
+				(void)!read(l.r->event_fd, &count, sizeof(count));
+		}
+		take_connection(&l);
+		look_for_proof(&l);
+	}
+	stop(&l);
+	return NULL;
+}
