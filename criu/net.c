@@ -3,12 +3,12 @@
 #include "net.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "compiler.h"
@@ -137,11 +137,16 @@ int net_connect(const struct net_address *a, struct error *e)
 	return steal_fd(&fd);
 }
 
-/* Whether the path is a socket that nobody listens on: what a server that was killed leaves. */
-static bool is_stale(const struct net_address *a)
+/* Whether @path is a socket that nobody listens on: what a server that was killed leaves. */
+static bool is_stale(const char *path, const struct net_address *a)
 {
-	_cleanup_close_ int fd = open_socket(a);
+	_cleanup_close_ int fd = -1;
+	struct stat st;
 
+	/* connecting to any other file is refused just the same */
+	if (lstat(path, &st) || !S_ISSOCK(st.st_mode))
+		return false;
+	fd = open_socket(a);
 	return fd >= 0 && connect(fd, (const struct sockaddr *)&a->sa, a->len) < 0 &&
 	       errno == ECONNREFUSED;
 }
@@ -149,14 +154,16 @@ static bool is_stale(const struct net_address *a)
 static int bind_to(int fd, const struct net_address *a)
 {
 	const struct sockaddr *sa = (const struct sockaddr *)&a->sa;
+	const char *path;
 
 	if (bind(fd, sa, a->len) == 0)
 		return 0;
 	if (errno != EADDRINUSE || a->sa.ss_family != AF_UNIX)
 		return -errno;
-	if (!is_stale(a))
+	path = ((const struct sockaddr_un *)sa)->sun_path;
+	if (!is_stale(path, a))
 		return -EADDRINUSE;
-	unlink(((const struct sockaddr_un *)sa)->sun_path);
+	unlink(path);
 	return bind(fd, sa, a->len) ? -errno : 0;
 }
 
