@@ -33,7 +33,7 @@ struct serve {
 	unsigned nworkers;
 	int listen_fd, signal_fd, event_fd;
 	bool refusing; /* whoever comes */
-	bool paused;   /* no descriptors: nobody is accepted for a while */
+	bool paused;   /* no descriptors, and somebody waits: tried again every now and then */
 	pthread_mutex_t hook_lock;
 };
 
@@ -92,7 +92,6 @@ static void accept_all(struct serve *s)
 		int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
-			s->paused = false;
 			start_connection(s, fd);
 		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
 			   errno == ENOMEM) {

@@ -98,3 +98,55 @@ def insert_pages(images, pid, ranges, contents):
         new.truncate(offset)
     (images / "pages.new").rename(pages)
     write_records(path, MAGIC_PAGEMAP, records)
+
+
+MAGIC_MM = 0x57492820
+FIELD_VMAS = 14
+
+
+def fields(record):
+    """(field, its bytes with the key) of a record, in order; numbers and submessages only."""
+    at = 0
+
+    def take():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = record[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+    while at < len(record):
+        start = at
+        key = take()
+        length = take()
+        assert key & 7 in (0, 2), "neither a number nor a submessage"
+        at += length if key & 7 == 2 else 0
+        yield key >> 3, record[start:at]
+
+
+def mapping_start(vma):
+    """The address in the bytes of a field of mappings, which comes first in them."""
+    assert vma[0] == FIELD_VMAS << 3 | 2
+    at = 1
+    while vma[at] > 127:
+        at += 1
+    first = next(fields(vma[at + 1:]))
+    return numbers(first[1])[1]
+
+
+def add_mapping(images, pid, start, end):
+    """Private anonymous memory that can be read and written, in its place among the others."""
+    path = images / f"mm-{pid}.img"
+    (record,) = read_records(path)
+    body = b"".join(bytes([number << 3]) + varint(value) for number, value in (
+        (1, start), (2, end), (3, 0), (4, 0), (5, 3), (6, 0x22), (7, 1 | 1 << 9)))
+    body += b"\x40" + varint(1)  # fd, a signed -1
+    new = bytes([FIELD_VMAS << 3 | 2]) + varint(len(body)) + body
+    parts = list(fields(record))
+    vmas = [p for f, p in parts if f == FIELD_VMAS] + [new]
+    others = [p for f, p in parts if f != FIELD_VMAS]
+    vmas.sort(key=mapping_start)
+    write_records(path, MAGIC_MM, [b"".join(others + vmas)])
