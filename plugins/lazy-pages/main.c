@@ -148,7 +148,7 @@ static int status_command(int argc, char **argv, bool as_criu)
 static const struct action actions[] = {
 	{"lazy-pages", "serve the memory of a lazy restore", lazy_pages_main, true},
 	{"status", "how far lazy restores on this machine are", status_command, false},
-	{"page-server", "serve or receive the memory of a checkpoint", page_server_main, false},
+	{"page-server", "serve or receive the memory of a checkpoint", page_server_main, true},
 };
 
 static void print_usage(FILE *f)

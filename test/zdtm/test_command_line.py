@@ -183,13 +183,19 @@ def calls(tmp_path):
 
 @pytest.mark.parametrize("words", [
     ["dump", "-t", "1", "-D", "some dir", ""], ["swrk", "3"], ["--version"], ["-h"], [],
-    ["-D", "lazy-pages", "restore"], ["check", "lazy-pages"], ["page-server", "--port", "7"],
+    ["-D", "lazy-pages", "restore"], ["check", "lazy-pages"], ["service", "--port", "7"],
     ["-vvv", "--new-option", "restore", "--", "-x"], ["status"]])
 def test_other_actions_reach_the_real_criu_untouched(calls, words):
     done = calls(*words)
     assert done.seen["argv"] == words
     assert done.returncode == 23
     assert done.stdout == done.stderr == ""
+
+
+def test_page_server_is_ours(calls):
+    done = calls("-vvv", "page-server", "--help")
+    assert done.seen is None
+    assert done.stdout.startswith("Usage: criu-lazy-pages page-server")
 
 
 @pytest.mark.parametrize("words", [

@@ -493,6 +493,22 @@ def test_once_ends_when_a_client_has_everything_and_knows_it(server):
     assert not server.complaints()
 
 
+@pytest.mark.parametrize("more,stays", [([], False), (["--no-once"], True)])
+def test_called_as_criu_it_ends_with_its_client_unless_told_not_to(server, more, stays):
+    pid, vaddr, data = next(server.entries())
+    link = server.work / "criu"
+    link.symlink_to(COMMAND)
+    server.start(*more, command=[link, "page-server"])
+    with server.client() as c:
+        assert c.get(pid, vaddr) == data
+        assert c.say_close() == 0
+    if stays:
+        time.sleep(0.3)
+        assert server.process.poll() is None
+        server.process.terminate()
+    assert server.process.wait(timeout=10) == 0
+
+
 def test_without_once_it_stays(server):
     pid, vaddr, data = next(server.entries())
     server.start()
