@@ -73,12 +73,31 @@ static void headers_come_back_as_they_were(void **state)
 	}
 }
 
+/* Zeros, or commands that nobody has: taken for what is current, so that an answer is not late. */
+static void a_first_word_without_more_is_taken_for_long(void **state)
+{
+	static const uint16_t commands[] = {WIRE_CLOSE, WIRE_FORCE_CLOSE, 0, 8, 0xffff};
+	char bytes[WIRE_HEADER_MAX], room[16];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		const struct wire_header h = {.command = commands[i]};
+
+		wire_encode(WIRE_32, &h, bytes);
+		assert_int_equal(wire_guess(bytes, 23), WIRE_UNKNOWN);
+		assert_int_equal(wire_guess(bytes, 24), WIRE_32);
+	}
+	assert_string_equal(wire_command_name(WIRE_CLOSE, room), "CLOSE");
+	assert_string_equal(wire_command_name(0xffff, room), "command 0xffff");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_layouts_are_told_apart_whatever_the_padding),
 		cmocka_unit_test(fewer_than_24_bytes_tell_nothing),
 		cmocka_unit_test(headers_come_back_as_they_were),
+		cmocka_unit_test(a_first_word_without_more_is_taken_for_long),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
