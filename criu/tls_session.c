@@ -21,6 +21,7 @@ struct tls_session {
 	int fd;
 	bool server;
 	bool more;
+	bool ended;	/* the socket has; whether TLS has is another thing */
 	bool ready;	/* the handshake is done */
 	int io_errno;	/* of the last call that failed on the socket */
 	char host[256]; /* "": not compared */
@@ -32,6 +33,7 @@ static ssize_t pull(gnutls_transport_ptr_t p, void *to, size_t len)
 	struct tls_session *t = p;
 	ssize_t n = recv(t->fd, to, len, 0);
 
+	t->ended = n == 0;
 	if (n < 0) {
 		t->io_errno = errno;
 		gnutls_transport_set_errno(t->gnutls, errno);
@@ -144,8 +146,6 @@ static int to_errno(const struct tls_session *t, int ret)
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
 		return t->io_errno ? -t->io_errno : -EIO;
-	case GNUTLS_E_PREMATURE_TERMINATION:
-		return -ECONNRESET;
 	case GNUTLS_E_FATAL_ALERT_RECEIVED:
 		return alert_is_refusal(gnutls_alert_get(t->gnutls)) ? -EACCES : -EPROTO;
 	case GNUTLS_E_CERTIFICATE_ERROR:
@@ -156,7 +156,7 @@ static int to_errno(const struct tls_session *t, int ret)
 	case GNUTLS_E_MEMORY_ERROR:
 		return -ENOMEM;
 	default:
-		return -EPROTO;
+		return t->ended ? -ECONNRESET : -EPROTO;
 	}
 }
 
@@ -189,13 +189,13 @@ static int handshake_failed(const struct tls_session *t, int ret, struct error *
 	case GNUTLS_E_PULL_ERROR:
 	case GNUTLS_E_PUSH_ERROR:
 		return error_errno(e, code, "TLS handshake");
-	case GNUTLS_E_PREMATURE_TERMINATION:
-		return error_set(e, code, "TLS handshake: the peer has closed the connection");
 	case GNUTLS_E_NO_CERTIFICATE_FOUND:
 	case GNUTLS_E_CERTIFICATE_REQUIRED:
 		return error_set(e, code, "TLS handshake: the peer has sent no certificate");
 	default:
-		return error_set(e, code, "TLS handshake: %s", gnutls_strerror(ret));
+		return error_set(e, code, "TLS handshake: %s",
+				 t->ended ? "the peer has closed the connection"
+					  : gnutls_strerror(ret));
 	}
 }
 
