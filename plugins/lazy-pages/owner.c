@@ -154,13 +154,18 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 {
 	struct epoll_event ev[EPOLL_EVENTS];
 	int n = epoll_wait(o->epoll_fd, ev, EPOLL_EVENTS, timeout_ms);
-	bool look_for_ends = false, inbox = false;
+	bool look_for_ends = false, inbox = false, pumped = false;
 
 	for (int i = 0; i < n; i++) {
 		struct task *t = ev[i].data.ptr;
 
 		if (!t) {
 			inbox = true;
+			continue;
+		}
+		if (ev[i].data.ptr == o) {
+			source_pump(o->worker->source, o->wake_fd);
+			pumped = true;
 			continue;
 		}
 		owner_serve_task(o, t);
@@ -171,7 +176,7 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 		look_for_ends = true;
 	}
 	/* Those that had to wait: for an event, a disk, a link, memory. */
-	if (o->nwaiting || inbox || (o->nwanted && !n)) {
+	if (o->nwaiting || inbox || pumped || (o->nwanted && !n)) {
 		for (size_t i = 0; i < o->ntasks; i++)
 			if (o->tasks[i]->nfaults)
 				owner_serve_task(o, o->tasks[i]);
@@ -239,6 +244,8 @@ struct owner *owner_start(struct worker *w, unsigned id)
 	o->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&o->inbox_lock, NULL);
 	o->scratch = aligned_alloc(PAGE_SIZE, SCHEDULE_MAX_PAGES * PAGE_SIZE);
+	if (o->epoll_fd >= 0 && o->wake_fd >= 0)
+		source_watch(w->source, o->wake_fd, o->epoll_fd, o);
 	if (o->scratch && o->epoll_fd >= 0 && o->wake_fd >= 0 &&
 	    !epoll_ctl(o->epoll_fd, EPOLL_CTL_ADD, o->wake_fd, &ev) &&
 	    !pthread_create(&o->thread, NULL, owner_thread, o))

@@ -51,6 +51,18 @@ struct remote {
 	enum remote_end end;
 	int end_fd; /* written when it is told */
 	struct source_state state;
+
+	/* remote_fast.c. The lock protects the link itself, too; it is taken before the other. */
+	pthread_mutex_t fast_lock;
+	struct link *fast; /* for faults alone; NULL: there is none */
+	bool fast_failed;
+	struct error fast_error;
+	struct remote_watch {
+		int event_fd, epoll_fd;
+		void *tag;
+		bool watching; /* the link of now */
+	} watch[REMOTE_ASKERS];
+	unsigned nwatch;
 };
 
 /* Appends; false when it is full. Caller holds the lock. */
@@ -61,6 +73,23 @@ void remote_tell(struct remote *r, uint64_t askers);
 void remote_tell_fd(int event_fd);
 /* Makes the thread of the links look. */
 void remote_kick(struct remote *r);
+
+extern const struct link_user remote_arrivals; /* its ctx is the struct remote */
+
+/*
+ * The fast link: owners send requests of faults themselves and take the answers, so that no other
+ * thread has to be woken in between. Publish and withdraw: the thread of the links.
+ */
+void remote_fast_publish(struct remote *r, struct link *l);
+void remote_fast_withdraw(struct remote *r);
+bool remote_fast_failed(struct remote *r, struct error *e);
+bool remote_fast_watched(struct remote *r); /* somebody takes its answers */
+uint64_t remote_fast_waits_since(struct remote *r);
+/* Sends what is queued for faults, for the owner of @event_fd. False: there is no fast link. */
+bool remote_fast_send(struct remote *r, int event_fd);
+/* source_ops */
+void remote_fast_watch(struct source *s, int event_fd, int epoll_fd, void *tag);
+void remote_fast_pump(struct source *s, int event_fd);
 
 void *remote_links_thread(void *remote);
 

@@ -2,8 +2,8 @@
 /*
  * The links to a page server and the thread that serves them. Slot 0 is the first connection and
  * carries the background; slot 1 is tried once slot 0 has given an answer. A stock server refuses
- * it; one that gives an answer there, too, is ours: from then on faults have slot 1 to themselves,
- * and any link may be lost without harm (link_record.replaceable).
+ * it; one that gives an answer there, too, is ours: from then on faults have slot 1 to themselves
+ * (remote_fast.c), and any link may be lost without harm (link_record.replaceable).
  *
  * The first connection may be to a frozen source, for which a plain end means that all is well, and
  * which takes no other. So until it is known to be replaceable it is never closed here before every
@@ -15,7 +15,7 @@
  *   slot 0 answers                    slot 1 is tried once
  *   slot 1 answers                    replaceable; a parked slot 0 is closed
  *   lost, or silent and replaceable   its requests go back into the queue; connect again
- *   finish asked                      CLOSE on slot 0, or on slot 1 if there is no slot 0
+ *   finish asked                      CLOSE on slot 0
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -46,6 +46,7 @@ struct links {
 	struct connector *connector;
 	struct link *link[2];
 	struct link_record *record[2]; /* 0: in the journal */
+	bool fast;		       /* slot 1 has answered, and is in the hands of the owners */
 	bool parked;
 	bool remade;	   /* slot 0 is not the first connection any more */
 	bool second_tried; /* slot 1 has been tried, or is useless */
@@ -63,7 +64,7 @@ static const char *address(const struct links *l)
 static void state_changed(struct links *l, const struct error *e)
 {
 	struct source_state *s = &l->r->state;
-	unsigned n = (l->link[0] != NULL) + (l->link[1] && link_proven(l->link[1]));
+	unsigned n = (l->link[0] != NULL) + l->fast;
 
 	pthread_mutex_lock(&l->r->lock);
 	if (s->lost != !n || s->parked != l->parked)
@@ -76,87 +77,6 @@ static void state_changed(struct links *l, const struct error *e)
 		snprintf(s->why, sizeof(s->why), "%s", e->text);
 	pthread_mutex_unlock(&l->r->lock);
 }
-
-/* Called back by a link, in the thread of the links. */
-
-static uint64_t user_pid(void *ctx, uint64_t where)
-{
-	const struct links *l = ctx;
-
-	return (uint64_t)l->r->c->files[WHERE_FILE(where)].pid;
-}
-
-static void *user_room(void *ctx, uint64_t where, uint64_t npages)
-{
-	struct links *l = ctx;
-	struct chunk *c;
-	void *to = NULL;
-
-	pthread_mutex_lock(&l->r->lock);
-	c = store_find(l->r->store, where);
-	if (c && chunk_mask(where, npages) & ~c->here)
-		to = chunk_bytes(c, where);
-	pthread_mutex_unlock(&l->r->lock);
-	return to;
-}
-
-static void user_arrived(void *ctx, uint64_t where, uint64_t npages)
-{
-	struct links *l = ctx;
-	uint64_t mask = chunk_mask(where, npages), askers = 0;
-	struct chunk *c;
-
-	pthread_mutex_lock(&l->r->lock);
-	c = store_find(l->r->store, where);
-	c->here |= mask;
-	c->asked &= ~mask;
-	if (c->urgent & mask) {
-		c->urgent &= ~mask;
-		askers = c->waiters;
-	}
-	pthread_mutex_unlock(&l->r->lock);
-	remote_tell(l->r, askers);
-}
-
-/* What has not come is still wanted: back into the queue with it. */
-static void user_answered(void *ctx, const struct link_request *q)
-{
-	struct links *l = ctx;
-	struct remote *r = l->r;
-	struct link_request left = *q;
-	uint64_t askers = 0, missing;
-	struct chunk *c;
-
-	pthread_mutex_lock(&r->lock);
-	c = store_find(r->store, q->where);
-	c->inflight--;
-	if (!q->urgent)
-		r->bulk_pages -= q->npages;
-	missing = chunk_mask(q->where, q->npages) & ~c->here;
-	if (missing) {
-		unsigned first = (unsigned)__builtin_ctzll(missing);
-		unsigned end = 64 - (unsigned)__builtin_clzll(missing);
-
-		/* Answers come from the front, so this is one run; if not, it is asked again. */
-		left.where = c->base + first;
-		left.npages = (uint16_t)(end - first);
-		c->asked |= missing;
-		if (remote_push(q->urgent ? &r->urgent : &r->bulk, &left)) {
-			c->inflight++;
-			r->bulk_pages += q->urgent ? 0 : left.npages;
-		} else {
-			c->asked &= ~missing;
-		}
-	}
-	if (missing != chunk_mask(q->where, q->npages) || !(c->asked & missing)) {
-		askers = c->waiters;
-		c->waiters = missing || c->asked ? c->waiters : 0;
-	}
-	pthread_mutex_unlock(&r->lock);
-	remote_tell(r, askers);
-}
-
-static const struct link_user user = {user_pid, user_room, user_arrived, user_answered};
 
 static bool can_be_lost(const struct links *l, unsigned slot)
 {
@@ -173,8 +93,12 @@ static void connect_again(struct links *l)
 static void lose(struct links *l, unsigned slot, const struct error *e)
 {
 	const struct log *log = l->r->log;
-	bool proven = link_proven(l->link[slot]);
+	bool proven = slot == 0 || l->fast;
 
+	if (slot == 1 && l->fast) {
+		remote_fast_withdraw(l->r);
+		l->fast = false;
+	}
 	if (e->code == -EPROTO && !can_be_lost(l, slot)) {
 		log_error(log,
 			  "%s: %s; the connection is kept and not used any more, tasks that need "
@@ -185,16 +109,16 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 		link_park(l->link[slot]);
 	} else {
 		/* A second connection that never answered was never one of ours. */
-		if (slot == 0 || proven)
+		if (proven)
 			log_warn(log, "%s: link lost: %s; tasks that need its pages wait",
 				 address(l), e->text);
 		link_free(l->link[slot]);
 	}
 	l->link[slot] = NULL;
 	l->silence_said = false;
-	if (slot == 0 || proven)
+	if (proven)
 		l->second_tried = false;
-	state_changed(l, slot == 0 || proven ? e : NULL);
+	state_changed(l, proven ? e : NULL);
 	if (slot == 0)
 		connect_again(l);
 }
@@ -209,7 +133,7 @@ static void watch(struct links *l, unsigned slot, int op)
 
 static void use(struct links *l, unsigned slot, struct stream *s)
 {
-	l->link[slot] = link_new(l->record[slot], s, &user, l);
+	l->link[slot] = link_new(l->record[slot], s, &remote_arrivals, l->r);
 	if (!l->link[slot])
 		abort(); /* no memory: the next worker tries again */
 	watch(l, slot, EPOLL_CTL_ADD);
@@ -322,23 +246,21 @@ static void send_queue(struct links *l, struct remote_queue *q, struct link *to,
 
 static void send_all(struct links *l, uint64_t now)
 {
-	struct link *second = l->link[1], *urgent, *bulk, *probe = NULL;
+	struct link *first = l->link[0], *probe = l->fast ? NULL : l->link[1];
 
-	if (second && !link_proven(second)) {
-		probe = link_outstanding(second) ? NULL : second;
-		second = NULL;
-	}
-	urgent = second ? second : l->link[0];
-	bulk = l->link[0] ? l->link[0] : second;
-	if (l->parked && probe) {
-		/* Nothing else is left to ask. */
-		urgent = bulk = probe;
-		probe = NULL;
-	}
-	send_queue(l, &l->r->urgent, urgent, probe, now);
 	if (probe && link_outstanding(probe))
 		probe = NULL;
-	send_queue(l, &l->r->bulk, bulk, probe, now);
+	if (l->parked && probe) {
+		/* Nothing else is left to ask. */
+		first = probe;
+		probe = NULL;
+	}
+	/* What owners have not sent themselves: came short, or was on a link that is lost. */
+	if (!l->fast || !remote_fast_watched(l->r) || !remote_fast_send(l->r, -1))
+		send_queue(l, &l->r->urgent, first, probe, now);
+	if (probe && link_outstanding(probe))
+		probe = NULL;
+	send_queue(l, &l->r->bulk, first, probe, now);
 }
 
 static void flush(struct links *l)
@@ -347,7 +269,7 @@ static void flush(struct links *l)
 		struct error e = {0};
 		uint32_t before;
 
-		if (!l->link[i])
+		if (!l->link[i] || (i && l->fast))
 			continue;
 		before = link_events(l->link[i]);
 		if (link_flush(l->link[i], &e))
@@ -360,17 +282,15 @@ static void flush(struct links *l)
 /* How much background may be under way; who waited for room is told when there is some. */
 static void set_window(struct links *l)
 {
-	struct link *second = l->link[1] && link_proven(l->link[1]) ? l->link[1] : NULL;
-	struct link *bulk = l->link[0] ? l->link[0] : second;
-	bool two = l->link[0] && second;
+	struct link *bulk = l->link[0];
 	struct remote *r = l->r;
 	uint64_t askers = 0, window = 0;
 
 	if (!bulk && l->parked && l->link[1])
 		window = ONE_LEAST;
 	if (bulk)
-		window = pace_window(link_pace(bulk), two ? TWO_LEAST : ONE_LEAST,
-				     two ? TWO_MOST : ONE_MOST);
+		window = pace_window(link_pace(bulk), l->fast ? TWO_LEAST : ONE_LEAST,
+				     l->fast ? TWO_MOST : ONE_MOST);
 	pthread_mutex_lock(&r->lock);
 	r->bulk_limit = window >> PAGE_SHIFT;
 	r->state.window = window;
@@ -396,9 +316,17 @@ static int look_for_silence(struct links *l, uint64_t now)
 	int wait = -1;
 
 	for (unsigned i = 0; i < 2; i++) {
-		uint64_t since = l->link[i] ? link_waits_since(l->link[i]) : 0, end;
+		uint64_t since = 0, end;
 		struct error e = {0};
 
+		if (i && l->fast && remote_fast_failed(l->r, &e)) {
+			lose(l, i, &e);
+			continue;
+		}
+		if (i && l->fast)
+			since = remote_fast_waits_since(l->r);
+		else if (l->link[i])
+			since = link_waits_since(l->link[i]);
 		if (!since)
 			continue;
 		end = since + l->silent_ns + 4 * link_pace(l->link[i])->rtt_ns;
@@ -438,7 +366,7 @@ static void end_told(struct links *l)
 /* Every page is held, and the server is to know it. Returns how long to sleep at most, or -1. */
 static int say_end(struct links *l, uint64_t now)
 {
-	unsigned slot = l->link[0] ? 0 : 1;
+	struct link *first = l->link[0];
 	enum remote_end end;
 
 	pthread_mutex_lock(&l->r->lock);
@@ -450,15 +378,15 @@ static int say_end(struct links *l, uint64_t now)
 		return -1;
 	if (!l->end_ns)
 		l->end_ns = now;
-	if (l->link[slot] && link_closed(l->link[slot])) {
-		link_say_bye(l->link[slot]);
-		link_free(l->link[slot]);
-		l->link[slot] = NULL;
+	if (first && link_closed(first)) {
+		link_say_bye(first);
+		link_free(first);
+		l->link[0] = NULL;
 		log_debug(l->r->log, "%s: told that every page is held", address(l));
 		end_told(l);
-	} else if (l->link[slot]) {
-		if (!link_closing(l->link[slot]))
-			link_close(l->link[slot], now);
+	} else if (first) {
+		if (!link_closing(first))
+			link_close(first, now);
 	} else if (!l->record[0]->replaceable || now - l->end_ns > END_NS) {
 		log_warn(l->r->log, "%s: cannot be told that every page is held: %s", address(l),
 			 l->r->state.why);
@@ -488,17 +416,17 @@ static void receive(struct links *l, unsigned slot, uint64_t now)
 
 static void register_request(void *ctx, const struct link_request *q)
 {
-	struct links *l = ctx;
+	struct remote *r = ctx;
 	struct chunk *c;
 
-	pthread_mutex_lock(&l->r->lock);
-	c = store_make(l->r->store, q->where);
+	pthread_mutex_lock(&r->lock);
+	c = store_make(r->store, q->where);
 	if (!c)
-		abort(); /* the store has more chunks than the ring has bulk requests */
+		abort(); /* each had its chunk with the other worker, so there is one for each */
 	c->inflight++;
 	c->asked |= chunk_mask(q->where, q->npages);
-	l->r->bulk_pages += q->urgent ? 0 : q->npages;
-	pthread_mutex_unlock(&l->r->lock);
+	r->bulk_pages += q->urgent ? 0 : q->npages;
+	pthread_mutex_unlock(&r->lock);
 }
 
 /* Slot 0 as it is found in the journal. */
@@ -563,6 +491,8 @@ static void start(struct links *l)
 static void stop(struct links *l)
 {
 	connector_free(l->connector);
+	if (l->fast)
+		remote_fast_withdraw(l->r);
 	link_free(l->link[1]);
 	if (l->link[0])
 		link_park(l->link[0]);

@@ -36,7 +36,9 @@ struct source_ops {
 		     const void **bytes);
 	const void *(*in_memory)(struct source *s, uint64_t where, uint64_t npages);
 	int (*want)(struct source *s, uint64_t where, uint64_t npages, bool urgent, int event_fd);
-	/* May be NULL: a source that has no end to tell, and nothing to say. */
+	/* May be NULL: nothing to watch, no end to tell, nothing to say. */
+	void (*watch)(struct source *s, int event_fd, int epoll_fd, void *tag);
+	void (*pump)(struct source *s, int event_fd);
 	int (*finish)(struct source *s, int event_fd);
 	void (*state)(struct source *s, struct source_state *state);
 	void (*close)(struct source *s);
@@ -77,6 +79,23 @@ static inline int source_want(struct source *s, uint64_t where, uint64_t npages,
 			      int event_fd)
 {
 	return s->ops->want(s, where, npages, urgent, event_fd);
+}
+
+/*
+ * An owner's descriptors: the one that it gives to want(), and the epoll set that it waits with.
+ * The source may put descriptors of its own into that set, with @tag; when one has something, the
+ * owner calls source_pump() and then looks again for what it waits for.
+ */
+static inline void source_watch(struct source *s, int event_fd, int epoll_fd, void *tag)
+{
+	if (s->ops->watch)
+		s->ops->watch(s, event_fd, epoll_fd, tag);
+}
+
+static inline void source_pump(struct source *s, int event_fd)
+{
+	if (s->ops->pump)
+		s->ops->pump(s, event_fd);
 }
 
 /*

@@ -36,6 +36,16 @@ static int chain_want(struct source *s, uint64_t where, uint64_t npages, bool ur
 	return source_want(has(s, where), where, npages, urgent, event_fd);
 }
 
+static void chain_watch(struct source *s, int event_fd, int epoll_fd, void *tag)
+{
+	source_watch(((struct source_chain *)s)->remote, event_fd, epoll_fd, tag);
+}
+
+static void chain_pump(struct source *s, int event_fd)
+{
+	source_pump(((struct source_chain *)s)->remote, event_fd);
+}
+
 static int chain_finish(struct source *s, int event_fd)
 {
 	return source_finish(((struct source_chain *)s)->remote, event_fd);
@@ -58,8 +68,16 @@ static void chain_close(struct source *source)
 struct source *source_chain_new(const struct checkpoint *c, struct source *image,
 				struct source *remote)
 {
-	static const struct source_ops ops = {chain_fetch,  chain_in_memory, chain_want,
-					      chain_finish, chain_state,     chain_close};
+	static const struct source_ops ops = {
+		.fetch = chain_fetch,
+		.in_memory = chain_in_memory,
+		.want = chain_want,
+		.watch = chain_watch,
+		.pump = chain_pump,
+		.finish = chain_finish,
+		.state = chain_state,
+		.close = chain_close,
+	};
 	struct source_chain *s = calloc(1, sizeof(*s));
 
 	if (!s || !image || !remote) {

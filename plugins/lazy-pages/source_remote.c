@@ -225,7 +225,7 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 	pthread_mutex_unlock(&r->lock);
 	if (!ret && here)
 		remote_tell_fd(event_fd);
-	else
+	else if (!urgent || !remote_fast_send(r, event_fd))
 		remote_kick(r);
 	return ret;
 }
@@ -259,6 +259,7 @@ static void remote_free(struct remote *r)
 	store_free(r->store);
 	cleanup_close(&r->event_fd);
 	pthread_mutex_destroy(&r->lock);
+	pthread_mutex_destroy(&r->fast_lock);
 	free(r);
 }
 
@@ -278,6 +279,8 @@ struct source *source_remote_new(struct remote_start *start, const struct checkp
 	static const struct source_ops ops = {
 		.fetch = remote_fetch,
 		.want = remote_want,
+		.watch = remote_fast_watch,
+		.pump = remote_fast_pump,
 		.finish = remote_finish,
 		.state = remote_state,
 		.close = remote_close,
@@ -293,6 +296,7 @@ struct source *source_remote_new(struct remote_start *start, const struct checkp
 	r->start = start;
 	r->end_fd = -1;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->fast_lock, NULL);
 	r->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->store = store_new(REMOTE_CHUNKS);
 	if (r->store && r->event_fd >= 0 &&
