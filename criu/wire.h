@@ -36,6 +36,13 @@ enum wire_command {
 	WIRE_FORCE_CLOSE = 0x1024,
 };
 
+/*
+ * CLOSE of our own manager: vaddr and id are this, so that bytes 16 to 23 are it in both layouts.
+ * It says that every page is in its place or was given up by its task. Stock sends zeros, and sends
+ * CLOSE also when its restore has failed; nobody's server but ours looks.
+ */
+#define WIRE_HELD UINT64_C(0x646c65682d6c6c61) /* "all-held" */
+
 /* dst_id of images that are written: the image's id and its kind. GET has the plain pid. */
 #define WIRE_ID(id, kind) ((uint64_t)(id) << 8 | (kind))
 #define WIRE_ID_KIND(dst) ((unsigned)((dst)&0xff))

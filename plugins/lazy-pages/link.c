@@ -148,7 +148,7 @@ int link_close(struct link *l, uint64_t now)
 static size_t encode(const struct link *l, uint64_t number, void *to)
 {
 	const struct link_request *q = request(l, number);
-	struct wire_header h = {.command = WIRE_CLOSE};
+	struct wire_header h = {.command = WIRE_CLOSE, .vaddr = WIRE_HELD, .id = WIRE_HELD};
 
 	if (q->npages)
 		h = (struct wire_header){

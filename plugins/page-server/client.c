@@ -38,6 +38,7 @@ enum state {
 struct client {
 	const struct client_shared *shared;
 	struct stream *stream;
+	void *hooked; /* what the hooks call it */
 	enum state state;
 	enum wire_layout layout;
 	uint64_t deadline;
@@ -182,6 +183,9 @@ static int copy_pages(struct client *c, uint64_t npages)
 			  (unsigned long long)c->vaddr, e.text);
 		return ret;
 	}
+	if (c->shared->hooks && c->shared->hooks->given)
+		c->shared->hooks->given(c->shared->hooks->context, c->hooked, c->pid, c->vaddr,
+					npages);
 	c->out_len += npages << PAGE_SHIFT;
 	c->left -= npages << PAGE_SHIFT;
 	c->vaddr += npages << PAGE_SHIFT;
@@ -222,12 +226,12 @@ static int begin_reply(struct client *c, const struct wire_header *h)
 	return c->by_kernel ? 0 : copy_pages(c, MIN(c->span.npages, COPY_PAGES));
 }
 
-static int begin_close(struct client *c)
+static int begin_close(struct client *c, bool sure)
 {
 	struct error e = {0};
 	int32_t status = 0;
 
-	c->verdict = c->shared->close(c->shared->context, c->peer, &e);
+	c->verdict = c->shared->close(c->shared->context, c->hooked, c->peer, sure, &e);
 	if (c->verdict < 0) {
 		status = c->verdict;
 		log_warn(c->shared->log, "%s: %s", c->peer, e.text);
@@ -247,7 +251,7 @@ static int begin_close(struct client *c)
 static int handle_header(struct client *c, const struct wire_header *h)
 {
 	c->deadline = 0;
-	return h->command == WIRE_GET ? begin_reply(c, h) : begin_close(c);
+	return h->command == WIRE_GET ? begin_reply(c, h) : begin_close(c, h->id == WIRE_HELD);
 }
 
 static int read_header(struct client *c, uint64_t now_ns)
@@ -409,6 +413,8 @@ struct client *client_new(const struct client_shared *shared, struct stream *s, 
 	c->verdict = -1;
 	c->deadline = now_ns + BEGUN_NS;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
+	if (shared->hooks && shared->hooks->joined)
+		c->hooked = shared->hooks->joined(shared->hooks->context);
 	log_info(shared->log, "%s: connected", c->peer);
 	return c;
 }
@@ -417,6 +423,8 @@ void client_free(struct client *c)
 {
 	if (!c)
 		return;
+	if (c->shared->hooks && c->shared->hooks->left)
+		c->shared->hooks->left(c->shared->hooks->context, c->hooked);
 	stream_free(c->stream);
 	free(c->out);
 	free(c);

@@ -32,8 +32,9 @@ struct client_shared {
 	const struct log *log;
 	enum wire_layout layout; /* forced, or WIRE_UNKNOWN */
 	/* The hook confirmed() of serve.h, for any thread to call. */
-	int (*close)(void *context, const char *peer, struct error *e);
+	int (*close)(void *context, void *client, const char *peer, bool sure, struct error *e);
 	void *context;
+	const struct serve_hooks *hooks; /* joined(), given(), left(); or NULL */
 };
 
 enum client_turn {

@@ -40,14 +40,14 @@ struct serve {
 enum { POLL_SIGNAL, POLL_EVENT, POLL_HOOK, POLL_LISTEN, POLLS };
 
 /* A client has everything: what its worker asks. */
-static int close_hook(void *context, const char *peer, struct error *e)
+static int close_hook(void *context, void *client, const char *peer, bool sure, struct error *e)
 {
 	struct serve *s = context;
 	int verdict = SERVE_ON;
 
 	if (s->hooks && s->hooks->confirmed) {
 		pthread_mutex_lock(&s->hook_lock);
-		verdict = s->hooks->confirmed(s->hooks->context, peer, e);
+		verdict = s->hooks->confirmed(s->hooks->context, client, peer, sure, e);
 		pthread_mutex_unlock(&s->hook_lock);
 	}
 	return verdict == SERVE_ON && s->o->once ? SERVE_END : verdict;
@@ -240,7 +240,8 @@ int serve_run(const struct options *o, const struct log *log, struct provider *p
 	struct error e = {0};
 	int status = 1;
 
-	s.shared = (struct client_shared){p, log, (enum wire_layout)o->ps_layout, close_hook, &s};
+	s.shared = (struct client_shared){p,	      log, (enum wire_layout)o->ps_layout,
+					  close_hook, &s,  hooks};
 	if (set_up(&s, &e)) {
 		log_error(log, "%s", e.text);
 	} else {

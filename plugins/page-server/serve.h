@@ -6,6 +6,9 @@
 #ifndef SERVE_H
 #define SERVE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "error.h"
 #include "log.h"
 #include "options.h"
@@ -19,16 +22,23 @@ enum serve_verdict {
 	SERVE_REFUSE = 2, /* from readable(): drop all clients, and those who come from now on */
 };
 
-/* What somebody else wants to know and decide. Each may be NULL. Called by one thread at a time. */
+/* What somebody else wants to know and decide. Each may be NULL. */
 struct serve_hooks {
 	void *context;
+	/* A client is about to be served; it is what this returns to those below. Any thread. */
+	void *(*joined)(void *context);
+	/* Pages that the provider has read for it go out. Any thread, one at a time a client. */
+	void (*given)(void *context, void *client, uint64_t pid, uint64_t vaddr, uint64_t npages);
+	/* It is no more. Any thread. */
+	void (*left)(void *context, void *client);
 	/*
-	 * The client @peer has sent CLOSE: it holds every page. SERVE_ON or SERVE_END: it gets
-	 * status 0, and with SERVE_END serving ends once it has; negative: it gets that number
-	 * instead, @e is logged, and its connection is closed.
+	 * The client, @peer, has sent CLOSE: it holds every page. @sure: it is one that says so
+	 * only when it is true (WIRE_HELD); stock says it also after a failure. SERVE_ON or
+	 * SERVE_END: it gets status 0, and with SERVE_END serving ends once it has; negative: it
+	 * gets that number instead, @e is logged, and its connection is closed.
 	 */
-	int (*confirmed)(void *context, const char *peer, struct error *e);
-	/* @fd (or -1: none) can be read. */
+	int (*confirmed)(void *context, void *client, const char *peer, bool sure, struct error *e);
+	/* @fd (or -1: none) can be read. Never while confirmed() is under way, and the reverse. */
 	enum serve_verdict (*readable)(void *context);
 	int fd;
 };
