@@ -199,6 +199,11 @@ bool stream_pending(const struct stream *s)
 	return s->tls && tls_session_pending(s->tls);
 }
 
+bool stream_has_records(const struct stream *s)
+{
+	return s->tls != NULL;
+}
+
 uint32_t stream_events(const struct stream *s)
 {
 	return s->events;

@@ -47,6 +47,11 @@ ssize_t stream_write(struct stream *s, const void *from, size_t len, bool more);
 ssize_t stream_send_file(struct stream *s, int fd, uint64_t offset, size_t len);
 /* Whether bytes lie in the stream itself (TLS), so that waiting for the descriptor is wrong. */
 bool stream_pending(const struct stream *s);
+/*
+ * Whether what one stream_write() takes arrives as a piece (TLS). Stock CRIU waits for the socket
+ * when it has read a header, although the piece may have held what follows: a header must be one.
+ */
+bool stream_has_records(const struct stream *s);
 /* EPOLLIN or EPOLLOUT: what the last -EAGAIN waits for. */
 uint32_t stream_events(const struct stream *s);
 

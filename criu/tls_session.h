@@ -29,8 +29,7 @@ struct tls_session *tls_session_new(int fd, struct tls *t, bool server, const ch
 void tls_session_free(struct tls_session *t);
 int tls_session_handshake(struct tls_session *t, uint32_t *events, struct error *e);
 ssize_t tls_session_read(struct tls_session *t, void *to, size_t len, uint32_t *events);
-/* Each call makes a record of its own: stock CRIU waits for the socket although a record that it
- * has read in part holds what it waits for. */
+/* Each call makes a record of its own: see stream_has_records(). */
 ssize_t tls_session_write(struct tls_session *t, const void *from, size_t len, bool more,
 			  uint32_t *events);
 bool tls_session_pending(const struct tls_session *t);

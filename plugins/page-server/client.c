@@ -52,6 +52,7 @@ struct client {
 	uint64_t pid, vaddr, left; /* left: bytes of the span that are not in the buffer */
 	bool by_kernel;		   /* they are sent from span.fd */
 	size_t out_len, out_done;
+	size_t head_len; /* of the reply's header, at the front of the buffer */
 	char *out; /* OUT_SIZE, or NULL: made when needed, given back when idle */
 	char peer[CLIENT_NAME_MAX];
 };
@@ -214,7 +215,7 @@ static int begin_reply(struct client *c, const struct wire_header *h)
 	if (!get_buffer(c))
 		return refuse_get(c, h, "no memory for the reply");
 	reply.npages = c->span.npages;
-	c->out_len = wire_encode(c->layout, &reply, c->out);
+	c->out_len = c->head_len = wire_encode(c->layout, &reply, c->out);
 	c->out_done = 0;
 	c->pid = h->id;
 	c->vaddr = h->vaddr;
@@ -242,7 +243,7 @@ static int begin_close(struct client *c, bool sure)
 	if (!get_buffer(c))
 		return refuse(c, "no memory for the answer to CLOSE");
 	memcpy(c->out, &status, sizeof(status));
-	c->out_len = sizeof(status);
+	c->out_len = c->head_len = sizeof(status);
 	c->out_done = 0;
 	c->state = STATUS;
 	return 0;
@@ -286,15 +287,17 @@ static int read_header(struct client *c, uint64_t now_ns)
 static int flush(struct client *c, bool more, size_t *budget)
 {
 	while (c->out_done < c->out_len) {
-		ssize_t n = stream_write(c->stream, c->out + c->out_done, c->out_len - c->out_done,
-					 more);
+		bool apart = stream_has_records(c->stream) && c->out_done < c->head_len;
+		size_t end = apart ? c->head_len : c->out_len;
+		ssize_t n = stream_write(c->stream, c->out + c->out_done, end - c->out_done,
+					 more || end < c->out_len);
 
 		if (n < 0)
 			return n == -EAGAIN ? -EAGAIN : gone(c, (int)n);
 		c->out_done += (size_t)n;
 		*budget -= MIN(*budget, (size_t)n);
 	}
-	c->out_done = c->out_len = 0;
+	c->out_done = c->out_len = c->head_len = 0;
 	return 0;
 }
 
