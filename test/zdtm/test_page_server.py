@@ -4,21 +4,19 @@ refuses, and that nobody can harm anybody else. Clients are sockets in our hands
 
 import json
 import os
-import pathlib
 import random
-import re
 import resource
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import images, memory, paths, processes, wire
+from harness import images, paths, processes, wire
+from harness.page_server import PageServer
 
 COMMAND = paths.BUILD / "criu-lazy-pages"
 GOLDEN = paths.TOP / "test/zdtm/golden/v42-tree"
@@ -28,71 +26,13 @@ BIG = 0x200000000000  # where tests put pages of their own
 pytestmark = pytest.mark.skipif(paths.manager_name() != "ours", reason="about our own server")
 
 
-class Server:
-    """A page server over a directory of images, and the pages that it must have."""
-
-    def __init__(self, directory, source=GOLDEN):
-        self.images, self.work = directory / "images", directory / "work"
-        shutil.copytree(source, self.images)
-        self.work.mkdir()
-        self.process = None
-        self.port = None
-
-    def start(self, *more, unix=False, **how):
-        read, write = os.pipe()
-        where = ["--address", "./ps.sock" if unix else "127.0.0.1"]
-        began = time.monotonic()
-        self.process = subprocess.Popen(
-            [*how.pop("command", [COMMAND, "page-server"]), "-D", self.images, "-W", self.work,
-             "-v4", "-o", "page-server.log", "--lazy-pages", "--status-fd", str(write), *where,
-             *map(str, more)], stdin=subprocess.DEVNULL, pass_fds=[write],
-            **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **how})
-        os.close(write)
-        with os.fdopen(read, "rb") as f:
-            told = f.read()
-        self.took = time.monotonic() - began
-        assert told == b"\0", f"it does not listen: {self.process.wait(timeout=10)}\n{self.log()}"
-        found = re.search(r"Using (\d+) port", self.log())
-        self.port = int(found.group(1)) if found else None
-        return self
-
-    def log(self):
-        path = self.work / "page-server.log"
-        return path.read_text() if path.exists() else ""
-
-    def client(self, layout=32, **how):
-        address = ("127.0.0.1", self.port) if self.port else str(self.work / "ps.sock")
-        return wire.Client(address, layout, **how)
-
-    def stop(self, sig=signal.SIGTERM):
-        self.process.send_signal(sig)
-        return self.process.wait(timeout=20)
-
-    def wait_log(self, text, timeout=10):
-        processes.wait_for(lambda: text in self.log(), timeout, f"'{text}' in {self.log()}")
-
-    def entries(self):
-        """(pid, address, bytes) of all lazy pages, from the images themselves, page by page."""
-        for path in sorted(self.images.glob("pagemap-[0-9]*.img")):
-            head, *records = [images.numbers(r) for r in images.read_records(path)]
-            with open(self.images / f"pages-{head[1]}.img", "rb") as f:
-                for r in records:
-                    for i in range(r.get(5) or r[2]):
-                        data = f.read(PAGE)
-                        if r[4] & images.LAZY:
-                            yield int(path.stem.split("-")[1]), r[1] + i * PAGE, data
-
-    def complaints(self):
-        return [x for x in self.log().splitlines() if re.search(r"\b(Error|Warn)\b", x)]
-
-
 @pytest.fixture
 def server(tmp_path, nothing_left):
-    s = Server(tmp_path)
+    shutil.copytree(GOLDEN, tmp_path / "images")
+    (tmp_path / "work").mkdir()
+    s = PageServer(tmp_path / "images", tmp_path / "work")
     yield s
-    if s.process and s.process.poll() is None:
-        s.process.kill()
-        s.process.wait()
+    s.kill()
 
 
 # What it answers
@@ -200,7 +140,7 @@ def test_headers_may_come_byte_by_byte(server):
 
 def test_unix_socket_is_made_and_removed(server):
     pid, vaddr, data = next(server.entries())
-    server.start(unix=True)
+    server.start(address="./ps.sock")
     assert (server.work / "ps.sock").is_socket()
     with server.client() as c:
         assert c.get(pid, vaddr) == data
@@ -277,7 +217,8 @@ def test_who_asks_for_nonsense_is_disconnected_and_nobody_else(server, lie, firs
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 32, b"\xff" * 64,
-                                  b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"SSH-2.0-x\r\n"])
+                                  b"SSH-2.0-x\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"],
+                         ids=["http", "zeros", "ones", "ssh", "tls"])
 def test_garbage_is_refused_at_its_first_bytes(server, data):
     server.start()
     with server.client() as c:
@@ -541,7 +482,7 @@ def test_address_that_cannot_be_had_is_named(server, address):
 @pytest.mark.parametrize("address,warns", [("127.0.0.1", 0), ("127.1.2.3", 0), ("::1", 0),
                                            ("localhost", 0), ("0.0.0.0", 1), (None, 1)])
 def test_plain_text_for_everybody_is_a_warning(server, address, warns):
-    server.start(*(["--address", address] if address else ["--address", "0.0.0.0"]))
+    server.start(address=address)
     assert len(server.complaints()) == warns
     assert server.stop() == 0
 
