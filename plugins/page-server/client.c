@@ -53,7 +53,7 @@ struct client {
 	bool by_kernel;		   /* they are sent from span.fd */
 	size_t out_len, out_done;
 	size_t head_len; /* of the reply's header, at the front of the buffer */
-	char *out; /* OUT_SIZE, or NULL: made when needed, given back when idle */
+	char *out;	 /* OUT_SIZE, or NULL: made when needed, given back when idle */
 	char peer[CLIENT_NAME_MAX];
 };
 

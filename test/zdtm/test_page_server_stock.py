@@ -70,7 +70,7 @@ def dump(c, version):
                                     processes.stat(p)], 10, "the dumped tree to be gone")
 
 
-def restore_from(c, server, version):
+def restore_from(c, server, version, *more):
     """Stock's lazy-pages with our server, stock's restore; the program checks all its pages."""
     criu = paths.real_criu(version)
     read, write = os.pipe()
@@ -78,7 +78,8 @@ def restore_from(c, server, version):
         c.manager = subprocess.Popen(
             [criu, "lazy-pages", "-D", c.images, "-W", c.work, "-v4", "-o", "lazy-pages.log",
              "--page-server", "--address", "127.0.0.1", "--port", str(server.port),
-             "--status-fd", str(write)], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+             "--status-fd", str(write), *map(str, more)], stdin=subprocess.DEVNULL, stdout=out,
+            stderr=out,
             pass_fds=[write], start_new_session=True)
     os.close(write)
     with os.fdopen(read, "rb") as f:
