@@ -142,6 +142,8 @@ int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint6
 
 int link_close(struct link *l, uint64_t now)
 {
+	/* Every page is held: whatever ends the connection now, the source must not go on. */
+	stream_reset_on_close(l->s, false);
 	return link_ask(l, 0, 0, false, now);
 }
 
@@ -419,6 +421,5 @@ bool link_closed(const struct link *l)
 
 void link_say_bye(struct link *l)
 {
-	stream_reset_on_close(l->s, false);
 	stream_bye(l->s);
 }
