@@ -209,11 +209,27 @@ static void line_format(char line[LINE_MAX_LEN], struct json_object *document, b
 		 status_text(document, "images"));
 }
 
+/* Behind the line of a manager whose page server is not there. */
+static void link_format(char *text, size_t len, struct json_object *document)
+{
+	struct json_object *link, *state, *seconds, *why;
+
+	*text = 0;
+	if (!json_object_object_get_ex(document, "page_server", &link) ||
+	    !json_object_object_get_ex(link, "state", &state) ||
+	    !json_object_object_get_ex(link, "seconds", &seconds) ||
+	    !json_object_object_get_ex(link, "why", &why) ||
+	    !strcmp(json_object_get_string(state), "up"))
+		return;
+	snprintf(text, len, ", page server %s for %.1f s: %s", json_object_get_string(state),
+		 json_object_get_double(seconds), json_object_get_string(why));
+}
+
 /* @redraw: the lines of the look before are on the screen above, and are written over. */
 static void lines_print(const struct status_options *o, const struct view *now,
 			const struct view *before, bool redraw)
 {
-	char line[LINE_MAX_LEN];
+	char line[LINE_MAX_LEN], link[LINE_MAX_LEN];
 	struct winsize size;
 	int columns = LINE_MAX_LEN;
 
@@ -225,6 +241,8 @@ static void lines_print(const struct status_options *o, const struct view *now,
 	for (size_t i = 0; i < now->count; i++) {
 		line_format(line, now->documents[i], o->watch,
 			    rate_of(now->documents[i], before, now->at));
+		link_format(link, sizeof(link), now->documents[i]);
+		strncat(line, link, sizeof(line) - strlen(line) - 1);
 		printf("%.*s\n", columns, line);
 	}
 }

@@ -6,6 +6,7 @@
 #include "status.h"
 
 #include <json-c/json.h>
+#include <string.h>
 
 #include "compiler.h"
 
@@ -85,6 +86,32 @@ static void gauges(const struct exposition *x)
 	}
 }
 
+/* Only managers that have a page server. */
+static void links(const struct exposition *x)
+{
+	struct json_object *link, *state;
+
+	family(x, "page_server_up", "gauge", "Whether the link to the page server is there.");
+	for (size_t i = 0; i < x->count; i++) {
+		if (!json_object_object_get_ex(x->documents[i], "page_server", &link) ||
+		    !json_object_object_get_ex(link, "state", &state))
+			continue;
+		fprintf(x->out, PREFIX "page_server_up");
+		labels(x, x->documents[i]);
+		fprintf(x->out, "} %d\n", !strcmp(json_object_get_string(state), "up"));
+	}
+	family(x, "page_server_losses", "counter", "How often that link was lost.");
+	for (size_t i = 0; i < x->count; i++) {
+		if (!json_object_object_get_ex(x->documents[i], "page_server", &link))
+			continue;
+		fprintf(x->out, PREFIX "page_server_losses_total");
+		labels(x, x->documents[i]);
+		fprintf(x->out, "} %llu\n",
+			(unsigned long long)status_number(x->documents[i], "page_server",
+							  "lost_times"));
+	}
+}
+
 /* Bucket i ends, exclusively, at 2^(i+1) ns; whole nanoseconds make that no difference. */
 static void stalls_of(const struct exposition *x, struct json_object *document)
 {
@@ -129,5 +156,6 @@ void status_openmetrics(FILE *out, struct json_object *const *documents, size_t 
 	family(&x, "stall_seconds", "histogram", "Time from a fault to its page.");
 	for (size_t i = 0; i < count; i++)
 		stalls_of(&x, documents[i]);
+	links(&x);
 	fprintf(out, "# EOF\n");
 }
