@@ -297,10 +297,10 @@ int link_pump(struct link *l, uint64_t now, struct error *e)
 		uint64_t at = l->received - answer(l)->began;
 		ssize_t n;
 
-		if (answer(l)->number == l->r->asked) {
+		if ((answer(l)->number + 1) * l->r->layout > l->sent) {
 			char c;
 
-			/* Nothing is due: whatever comes is wrong, and the end is the end. */
+			/* Nothing that was sent is due: what comes is wrong, the end is the end. */
 			n = stream_read(l->s, &c, 1);
 			if (n > 0)
 				return error_set(e, -EPROTO, "bytes came that nobody asked for");

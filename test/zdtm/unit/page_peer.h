@@ -124,8 +124,11 @@ static inline bool peer_serve_get(struct peer_connection *c, const struct wire_h
 		usleep(200);
 	if (s->pause_us)
 		usleep((useconds_t)random_below(r, s->pause_us));
-	if (s->most_pages)
-		npages = MIN(npages, 1 + random_below(r, s->most_pages));
+	if (s->most_pages) {
+		uint64_t most = 1 + random_below(r, s->most_pages);
+
+		npages = MIN(npages, most);
+	}
 	bytes = malloc(WIRE_HEADER_MAX + (npages << PAGE_SHIFT));
 	return send_all_of(c->fd, bytes, peer_answer(s->layout, where, npages, bytes));
 }
