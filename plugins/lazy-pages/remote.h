@@ -35,6 +35,9 @@ struct remote {
 	pthread_t thread;
 	int event_fd; /* something was queued, a connection was made, stop */
 	atomic_bool stop;
+	/* The thread is about to wait, or waits: whoever gives it something to do kicks it. It sets
+	 * this first and looks then, so nothing is missed. */
+	atomic_bool asleep;
 
 	pthread_mutex_t lock; /* protects what follows; never held across a wait */
 	struct store *store;
@@ -71,7 +74,7 @@ bool remote_pop(struct remote_queue *q, struct link_request *r);
 /* Writes to the event descriptors of @askers (bits). Any thread. */
 void remote_tell(struct remote *r, uint64_t askers);
 void remote_tell_fd(int event_fd);
-/* Makes the thread of the links look. */
+/* Makes the thread of the links look, after what it is to see is there. */
 void remote_kick(struct remote *r);
 
 extern const struct link_user remote_arrivals; /* its ctx is the struct remote */

@@ -510,14 +510,16 @@ void *remote_links_thread(void *remote)
 	start(&l);
 	while (!atomic_load(&l.r->stop)) {
 		uint64_t now = now_ns(), count;
-		int wait, end_wait, n;
+		int wait, n;
 
+		atomic_store(&l.r->asleep, true);
 		send_all(&l, now);
-		end_wait = say_end(&l, now);
+		wait = say_end(&l, now);
 		flush(&l);
-		wait = sooner(look_for_silence(&l, now), end_wait);
+		wait = sooner(wait, look_for_silence(&l, now));
 		set_window(&l);
 		n = epoll_wait(l.epoll_fd, ev, ARRAY_SIZE(ev), wait);
+		atomic_store(&l.r->asleep, false);
 		now = now_ns();
 		for (int i = 0; i < n; i++) {
 			if (ev[i].data.u32 < 2)

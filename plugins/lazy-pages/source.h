@@ -73,7 +73,7 @@ static inline const void *source_in_memory(struct source *s, uint64_t where, uin
  * Asks for pages, all of them owed and in one extent; @urgent for those that a task waits for.
  * Writes 1 to @event_fd when fetch() is worth another try. Asking again for what is under way costs
  * nothing. -EBUSY when the queue is full (try again later); -EAGAIN: not asked, but @event_fd will
- * be written when it is worth asking.
+ * be written when it is worth asking. @event_fd may be -1: nobody is told.
  */
 static inline int source_want(struct source *s, uint64_t where, uint64_t npages, bool urgent,
 			      int event_fd)

@@ -49,14 +49,18 @@ void remote_tell(struct remote *r, uint64_t askers)
 
 void remote_kick(struct remote *r)
 {
-	remote_tell_fd(r->event_fd);
+	if (atomic_exchange(&r->asleep, false))
+		remote_tell_fd(r->event_fd);
 }
 
-/* The bit of an asker. Caller holds the lock. More than there are bits for share the last one. */
+/* The bit of an asker, 0 for nobody. Caller holds the lock. More than there are bits for share the
+ * last one. */
 static uint64_t asker_bit(struct remote *r, int event_fd)
 {
 	unsigned i = 0;
 
+	if (event_fd < 0)
+		return 0;
 	while (i < r->naskers && r->asker[i] != event_fd)
 		i++;
 	if (i == r->naskers && i < REMOTE_ASKERS)
@@ -223,10 +227,12 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 		ret = want_in_chunk(r, where + done, n, urgent, asker, &here);
 	}
 	pthread_mutex_unlock(&r->lock);
-	if (!ret && here)
-		remote_tell_fd(event_fd);
-	else if (!urgent || !remote_fast_send(r, event_fd))
+	if (!ret && here) {
+		if (event_fd >= 0)
+			remote_tell_fd(event_fd);
+	} else if (!urgent || !remote_fast_send(r, event_fd)) {
 		remote_kick(r);
+	}
 	return ret;
 }
 

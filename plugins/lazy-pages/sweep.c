@@ -203,8 +203,8 @@ static void ask_ahead(struct task *t)
 
 	t->ask = MAX(t->ask, t->schedule.sweep);
 	while (space_gather(t->space, t->ask, SCHEDULE_MAX_PAGES, SCHEDULE_MAX_PAGES, &r, 1)) {
-		if (is_remote(t, r.where) &&
-		    source_want(w->source, r.where, r.npages, false, t->owner->wake_fd))
+		/* Who has to be woken is known when the sweep gets there and finds nothing. */
+		if (is_remote(t, r.where) && source_want(w->source, r.where, r.npages, false, -1))
 			return;
 		t->ask = r.addr + r.npages * PAGE_SIZE;
 	}
