@@ -10,8 +10,12 @@
 #include "clock.h"
 #include "compiler.h"
 
-/* Fits into the caches, so that what was read is still there when it is written. */
-#define BUFFER_BYTES ((size_t)256 << 10)
+/*
+ * What CRIU sends at once, 256 pages, and the header behind it: with one write for all of it, which
+ * begins and ends with a page, the kernel has the least to do.
+ */
+#define CHUNK_BYTES  ((size_t)256 << PAGE_SHIFT)
+#define BUFFER_BYTES (CHUNK_BYTES + PAGE_SIZE)
 #define BYE_MS	     5000
 
 struct receive_link {
@@ -78,13 +82,16 @@ enum wire_layout receive_link_layout(const struct receive_link *l)
 	return l->layout;
 }
 
-/* Reads what there is behind what the buffer holds, waiting for the first of it. 0: the end. */
-static ssize_t link_read(struct receive_link *l, int limit_ms, struct error *e)
+/*
+ * Reads at most @max bytes of what there is behind what the buffer holds, waiting for the first of
+ * it. 0: the end.
+ */
+static ssize_t link_read(struct receive_link *l, size_t max, int limit_ms, struct error *e)
 {
-	size_t before = l->end;
+	size_t before = l->end, end = MIN(BUFFER_BYTES, l->end + max);
 	ssize_t n;
 
-	while ((n = stream_read(l->s, l->buf + l->end, BUFFER_BYTES - l->end)) == -EAGAIN) {
+	while ((n = stream_read(l->s, l->buf + l->end, end - l->end)) == -EAGAIN) {
 		int ret = link_wait(l, limit_ms, e);
 
 		if (ret)
@@ -94,8 +101,8 @@ static ssize_t link_read(struct receive_link *l, int limit_ms, struct error *e)
 		return error_errno(e, (int)n, "connection");
 	l->end += (size_t)n;
 	/* TLS gives a record at a time, however much has come. */
-	while (n > 0 && l->end < BUFFER_BYTES && stream_pending(l->s)) {
-		n = stream_read(l->s, l->buf + l->end, BUFFER_BYTES - l->end);
+	while (n > 0 && l->end < end && stream_pending(l->s)) {
+		n = stream_read(l->s, l->buf + l->end, end - l->end);
 		if (n > 0)
 			l->end += (size_t)n;
 	}
@@ -129,7 +136,8 @@ int receive_link_header(struct receive_link *l, struct wire_header *h, struct er
 	}
 	while (l->end - l->pos < header_wants(l)) {
 		bool between = l->pos == l->end;
-		ssize_t n = link_read(l, between ? l->limits.between : l->limits.within, e);
+		ssize_t n = link_read(l, BUFFER_BYTES,
+				      between ? l->limits.between : l->limits.within, e);
 
 		if (n < 0)
 			return (int)n;
@@ -149,16 +157,24 @@ int receive_link_header(struct receive_link *l, struct wire_header *h, struct er
 	return 1;
 }
 
+/* Of large pieces, nothing but the header behind them, so that the next one is whole, too. */
+static size_t read_ahead(const struct receive_link *l, uint64_t max)
+{
+	if (max < CHUNK_BYTES / 4)
+		return BUFFER_BYTES;
+	return (size_t)MIN(max - (l->end - l->pos) + WIRE_HEADER_MAX, BUFFER_BYTES);
+}
+
 ssize_t receive_link_bytes(struct receive_link *l, const void **bytes, uint64_t max,
 			   struct error *e)
 {
 	size_t n;
 
-	if (l->pos == l->end) {
-		ssize_t got;
-
+	if (l->pos == l->end)
 		l->pos = l->end = 0;
-		got = link_read(l, l->limits.within, e);
+	while (l->end < BUFFER_BYTES && l->end - l->pos < max) {
+		ssize_t got = link_read(l, read_ahead(l, max), l->limits.within, e);
+
 		if (got < 0)
 			return got;
 		if (!got)
@@ -198,7 +214,7 @@ void receive_link_bye(struct receive_link *l)
 
 	do {
 		l->end = 0;
-		n = link_read(l, BYE_MS, NULL);
+		n = link_read(l, BUFFER_BYTES, BYE_MS, NULL);
 	} while (n > 0 && now_ns() < until);
 	stream_bye(l->s);
 }

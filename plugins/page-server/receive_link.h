@@ -23,7 +23,10 @@ enum wire_layout receive_link_layout(const struct receive_link *l);
 
 /* 1, or 0 when the peer has ended the connection where a header might begin. */
 int receive_link_header(struct receive_link *l, struct wire_header *h, struct error *e);
-/* Some of the next @max bytes, at least one: how many, or an error. Valid until the next call. */
+/*
+ * The next @max bytes, or as many of them as the buffer can hold: how many, or an error. Valid
+ * until the next call.
+ */
 ssize_t receive_link_bytes(struct receive_link *l, const void **bytes, uint64_t max,
 			   struct error *e);
 int receive_link_answer(struct receive_link *l, const void *bytes, size_t len, struct error *e);
