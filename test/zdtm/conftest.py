@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 from harness import Case, paths, processes
+from harness.receiver import Receiver
 
 SEEDS = random.Random(int(os.environ["LAZY_SEED"]) if "LAZY_SEED" in os.environ else None)
 
@@ -65,6 +66,21 @@ def case(request, seed, nothing_left):
                 big.unlink()
         else:
             shutil.rmtree(c.dir, ignore_errors=True)
+
+
+@pytest.fixture
+def receiver(request, nothing_left):
+    """Makes Receivers, which do not outlive the test."""
+    made = []
+
+    def make(*arguments, **more):
+        made.append(Receiver(*arguments, **more))
+        return made[-1]
+    yield make
+    for r in made:
+        if getattr(request.node, "failed", False):
+            print(r.log()[-3000:])
+        r.kill()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -2,68 +2,17 @@
 """criu dump --page-server to our page server, by real CRIU; what comes of it restored by CRIU."""
 
 import os
-import pathlib
 import shutil
-import subprocess
 
 import pytest
 
 from harness import images, paths, processes, wire
-from harness.receiver import Receiver, Recorder, commands, ours, replay, stock
+from harness.receiver import (Recorder, commands, dump_to, ours, replay, restore_eagerly,
+                              start_dump, stock)
 
 PAGE = 4096
-VERSIONS = [None, "4.1"]
 
 pytestmark = pytest.mark.skipif(paths.manager_name() != "ours", reason="about our own server")
-
-
-@pytest.fixture
-def receiver(request, nothing_left):
-    """Makes Receivers, which do not outlive the test."""
-    made = []
-
-    def make(*arguments, **more):
-        made.append(Receiver(*arguments, **more))
-        return made[-1]
-    yield make
-    for r in made:
-        if getattr(request.node, "failed", False):
-            print(r.log()[-3000:])
-        r.kill()
-
-
-def criu(case, version, action, *options):
-    """Popen of a real CRIU over the directories of a case."""
-    with open(case.work / "criu.out", "ab") as out:
-        return subprocess.Popen(
-            [paths.real_criu(version), action, "-D", case.images, "-W", case.work, "-v4", "-o",
-             f"{action}.log", *map(str, options)], cwd=case.dir, stdin=subprocess.DEVNULL,
-            stdout=out, stderr=out)
-
-
-def dump_to(case, server, *options, port=None, version=None):
-    """criu dump, the pages to the server; both must succeed and the program be gone."""
-    tree = [case.process.pid, *processes.descendants(case.process.pid)]
-    dump = criu(case, version, "dump", "-t", case.process.pid, *server.options(port), *options)
-    assert dump.wait(timeout=120) == 0, "criu dump failed"
-    assert server.wait() == 0, f"the page server failed:\n{server.log()}"
-    assert not server.complaints()
-    if "--leave-running" not in options:
-        case.process.wait(timeout=10)
-        processes.wait_for(lambda: not [p for p in tree if not processes.reap(p) and
-                                        processes.stat(p)], 10, "the dumped tree to be gone")
-
-
-def restore_eagerly(case, version=None):
-    """criu restore without any manager; the program looks at all its memory."""
-    (case.home / "go").write_bytes(b"r")
-    pidfile = case.work / "eager.pid"
-    pidfile.unlink(missing_ok=True)
-    restore = criu(case, version, "restore", "-d", "--pidfile", pidfile)
-    assert restore.wait(timeout=60) == 0, "criu restore failed"
-    case.root = int(pidfile.read_text())
-    case.wait_result()
-    case.wait_exit()
 
 
 def started(case, program, *arguments):
@@ -107,7 +56,7 @@ def test_layout_can_be_forced(case, receiver, layout, version):
 def test_half_a_gibibyte_in_bounded_memory(case, receiver):
     c = started(case, "content_big", 512)
     server = receiver(c.images, c.work).start()
-    dump = criu(c, None, "dump", "-t", c.process.pid, *server.options())
+    dump = start_dump(c, server)
     peak = 0
     while dump.poll() is None:
         peak = max(peak, server.peak_kib())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A page server that receives a dump, ours or stock's, and who stands in front of it to record."""
+"""A page server that receives a dump, ours or stock's; dumps to it, and who records their words."""
 
 import os
 import re
@@ -77,6 +77,44 @@ class Receiver:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=10)
+
+
+def criu(case, version, action, *options):
+    """Popen of a real CRIU over the directories of a case."""
+    with open(case.work / "criu.out", "ab") as out:
+        return subprocess.Popen(
+            [paths.real_criu(version), action, "-D", case.images, "-W", case.work, "-v4", "-o",
+             f"{action}.log", *map(str, options)], cwd=case.dir, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=out)
+
+
+def start_dump(case, server, *options, port=None, version=None):
+    return criu(case, version, "dump", "-t", case.process.pid, *server.options(port), *options)
+
+
+def dump_to(case, server, *options, port=None, version=None):
+    """criu dump, the pages to the server; both must succeed and the program be gone."""
+    tree = [case.process.pid, *processes.descendants(case.process.pid)]
+    dump = start_dump(case, server, *options, port=port, version=version)
+    assert dump.wait(timeout=120) == 0, "criu dump failed"
+    assert server.wait() == 0, f"the page server failed:\n{server.log()}"
+    assert not server.complaints()
+    if "--leave-running" not in options:
+        case.process.wait(timeout=10)
+        processes.wait_for(lambda: not [p for p in tree if not processes.reap(p) and
+                                        processes.stat(p)], 10, "the dumped tree to be gone")
+
+
+def restore_eagerly(case, version=None):
+    """criu restore without any manager; the program looks at all its memory."""
+    (case.home / "go").write_bytes(b"r")
+    pidfile = case.work / "eager.pid"
+    pidfile.unlink(missing_ok=True)
+    restore = criu(case, version, "restore", "-d", "--pidfile", pidfile)
+    assert restore.wait(timeout=60) == 0, "criu restore failed"
+    case.root = int(pidfile.read_text())
+    case.wait_result()
+    case.wait_exit()
 
 
 class Recorder(threading.Thread):
