@@ -21,7 +21,10 @@
 #define SEND_BATCH   32
 #define STATUS_BYTES 4 /* the answer of CLOSE */
 #define COUNT_TRIES  100000
-#define AWAY	     (UINT64_C(64) << 10)
+/* Of tcpi_state; <netinet/tcp.h> has names, but a shorter struct tcp_info. */
+#define STATE_ESTABLISHED 1
+#define STATE_CLOSE_WAIT  8 /* the peer has ended its side */
+#define AWAY		  (UINT64_C(64) << 10)
 
 struct link {
 	struct link_record *r;
@@ -33,6 +36,7 @@ struct link {
 	uint64_t sent;	   /* bytes, of all requests ever */
 	uint64_t received; /* bytes, of all answers ever */
 	uint64_t heard_ns; /* when bytes came last */
+	uint64_t resumed;  /* requests below it were asked by another worker */
 	/* Of the answer under way. */
 	uint64_t npages; /* 0: its header is not complete */
 	uint64_t told;	 /* pages of it that arrived() knows of */
@@ -70,8 +74,12 @@ int link_count(int fd, uint64_t *sent, uint64_t *received)
 		    ioctl(fd, SIOCINQ, &in_after) || ioctl(fd, SIOCOUTQ, &out_after) || !tries--)
 			return -ENOTSUP;
 	} while (in != in_after || out != out_after);
+	/* The end of the peer is counted as a byte that came, but not among those that wait; once
+	 * the connection is gone, it cannot be told whether there was one. */
+	if (info.tcpi_state != STATE_ESTABLISHED && info.tcpi_state != STATE_CLOSE_WAIT)
+		return -ENOTSUP;
 	*sent = info.tcpi_bytes_acked + (uint64_t)out;
-	*received = info.tcpi_bytes_received - (uint64_t)in;
+	*received = info.tcpi_bytes_received - (uint64_t)in - (info.tcpi_state == STATE_CLOSE_WAIT);
 	return 0;
 }
 
@@ -213,7 +221,9 @@ static int begin(struct link *l, uint64_t now, struct error *e)
 	l->npages = h.npages;
 	l->told = 0;
 	l->to = l->user->room(l->ctx, q->where, h.npages);
-	pace_first_byte(&l->pace, l->stamp[number % LINK_RING], now);
+	/* When another worker asked is not known, and bytes may have waited here since. */
+	if (number >= l->resumed)
+		pace_first_byte(&l->pace, l->stamp[number % LINK_RING], now);
 	return 0;
 }
 
@@ -239,6 +249,16 @@ static void end(struct link *l, uint64_t bytes, uint64_t now)
 	l->user->answered(l->ctx, &q);
 }
 
+/* The status that answers CLOSE has come whole. */
+static int end_of_all(struct link *l, uint64_t now, struct error *e)
+{
+	int32_t status;
+
+	memcpy(&status, l->r->header, sizeof(status));
+	end(l, STATUS_BYTES, now);
+	return status ? error_set(e, -EPROTO, "the end is answered with %d", status) : 0;
+}
+
 static ssize_t take(struct link *l, void *to, uint64_t len, uint64_t now)
 {
 	ssize_t n = stream_read(l->s, to, len);
@@ -257,7 +277,6 @@ static ssize_t take_header(struct link *l, uint64_t got, uint64_t now, struct er
 	const struct link_request *q = request(l, answer(l)->number);
 	uint64_t len = q->npages ? l->r->layout : STATUS_BYTES;
 	ssize_t n = take(l, l->r->header + got, len - got, now);
-	int32_t status;
 	int ret;
 
 	if (n <= 0 || got + (uint64_t)n < len)
@@ -266,9 +285,8 @@ static ssize_t take_header(struct link *l, uint64_t got, uint64_t now, struct er
 		ret = begin(l, now, e);
 		return ret ? ret : n;
 	}
-	memcpy(&status, l->r->header, sizeof(status));
-	end(l, len, now);
-	return status ? error_set(e, -EPROTO, "the end is answered with %d", status) : n;
+	ret = end_of_all(l, now, e);
+	return ret ? ret : n;
 }
 
 /* The next bytes of pages. */
@@ -342,19 +360,16 @@ int link_resume(struct link *l, uint64_t now, struct error *e)
 	for (uint64_t n = answer(l)->number; n < r->asked; n++)
 		l->stamp[n % LINK_RING] =
 			pace_asked(&l->pace, (uint64_t)request(l, n)->npages << PAGE_SHIFT, now);
+	l->resumed = r->asked;
 	at = l->received - answer(l)->began;
 	if (answer(l)->number == r->asked)
 		return 0;
-	if (!request(l, answer(l)->number)->npages) {
-		if (at >= STATUS_BYTES)
-			end(l, STATUS_BYTES, now);
-		return 0;
-	}
+	if (!request(l, answer(l)->number)->npages)
+		return at < STATUS_BYTES ? 0 : end_of_all(l, now, e);
 	if (at < header)
 		return 0;
 	if (begin(l, now, e))
 		return -EPROTO;
-	l->pace = (struct pace){.outstanding = l->pace.outstanding};
 	/* Pages that the other worker has read are with it: they are asked again. */
 	l->to = NULL;
 	/* It may have died between the last byte and the note of it. */

@@ -8,6 +8,9 @@
 
 #include "page_peer.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
 #include "clock.h"
 #include "link.h"
 
@@ -86,12 +89,13 @@ static inline void bench_drop(struct bench *b)
 	free(b->link);
 	b->link = NULL;
 	memset(b->arrived, 0, sizeof(b->arrived));
-	memset(b->room, 0, PEER_FILES * BENCH_PAGES * PAGE_SIZE);
+	madvise(b->room, PEER_FILES * BENCH_PAGES * PAGE_SIZE, MADV_DONTNEED);
 }
 
 static inline void bench_new(struct bench *b, enum wire_layout layout, const int fds[2],
 			     struct link_record *record)
 {
+	int one = 1;
 	struct timeval limit = {.tv_sec = WAIT_MS / 1000};
 	size_t len = PEER_FILES * BENCH_PAGES * PAGE_SIZE;
 
@@ -101,6 +105,7 @@ static inline void bench_new(struct bench *b, enum wire_layout layout, const int
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert_true(b->room != MAP_FAILED);
 	b->server = fds[1];
+	setsockopt(b->server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(b->server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(b->server, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	link_record_open(b->record, fds[0], layout, false);
