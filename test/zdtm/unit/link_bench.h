@@ -28,6 +28,7 @@ struct bench {
 	unsigned rooms;
 	struct link_request answered[BENCH_ANSWERED]; /* in the order of their coming */
 	unsigned nanswered;
+	atomic_uint *told; /* counts them, too, if set */
 	struct error e;
 };
 
@@ -70,6 +71,8 @@ static inline void bench_answered(void *ctx, const struct link_request *r)
 
 	assert_true(b->nanswered < BENCH_ANSWERED && r->npages);
 	b->answered[b->nanswered++] = *r;
+	if (b->told)
+		atomic_fetch_add(b->told, 1);
 }
 
 /* Makes the link over b->record, whose descriptor is open. */

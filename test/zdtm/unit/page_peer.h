@@ -86,6 +86,7 @@ struct page_server {
 	unsigned takes;	     /* connections; then it does not listen any more. 0: any number */
 	unsigned most_pages; /* of one answer, at random up to it; 0: all that is asked */
 	unsigned pause_us;   /* before an answer, at random up to it */
+	bool any_number;     /* of GETs, more than can be logged */
 	atomic_uint hold;    /* bit N: connection N (0 is the first) gets no answers */
 	atomic_uint connections, gets, closes, wrong, ends;
 	struct peer_get_seen {
@@ -115,11 +116,11 @@ static inline bool peer_serve_get(struct peer_connection *c, const struct wire_h
 	_cleanup_free_ char *bytes = NULL;
 
 	if (h->id - PEER_PID(0) >= PEER_FILES || h->vaddr % PAGE_SIZE || !npages || h->flags ||
-	    page + npages > PEER_PAGES || n >= PEER_LOG) {
+	    page + npages > PEER_PAGES || (n >= PEER_LOG && !s->any_number)) {
 		atomic_fetch_add(&s->wrong, 1);
 		return false;
 	}
-	s->seen[n] = (struct peer_get_seen){c->number, where, npages};
+	s->seen[n % PEER_LOG] = (struct peer_get_seen){c->number, where, npages};
 	while (atomic_load(&s->hold) >> c->number & 1 && !atomic_load(&s->stop))
 		usleep(200);
 	if (s->pause_us)
