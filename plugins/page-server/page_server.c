@@ -36,12 +36,12 @@ struct page_server {
 	struct provider *images;
 };
 
-static int check_options(const struct options *o, struct error *e)
+static int check_options(const struct options *o, const struct log *log, struct error *e)
 {
 	if (o->attach && o->ps_socket >= 0)
 		return error_set(e, -EINVAL, "--attach and --ps-socket: one of the two");
 	if (o->auto_dedup && (o->attach || o->lazy_pages))
-		return error_set(e, -EINVAL, "--auto-dedup is for receiving");
+		log_info(log, "option --auto-dedup has no effect here: nothing is received");
 	return 0;
 }
 
@@ -135,7 +135,7 @@ static void stop_listening(struct page_server *s)
 
 static int set_up(struct page_server *s, struct error *e)
 {
-	int ret = check_options(s->o, e);
+	int ret = check_options(s->o, s->log, e);
 
 	if (!ret && s->o->tls)
 		ret = tls_load(&s->tls, s->o, true, e);
