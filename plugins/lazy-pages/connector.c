@@ -17,7 +17,7 @@
 #include "stream.h"
 
 #define PAUSE_MIN_MS   20
-#define PAUSE_MAX_MS   400
+#define PAUSE_MAX_MS   320 /* half as much more at most */
 #define ATTEMPT_MIN_MS 500 /* a first packet that is lost is sent again only after a second */
 #define ATTEMPT_MAX_MS 4000
 
@@ -85,13 +85,16 @@ static void tell(int fd)
 	}
 }
 
+/* Also takes kicks that have come, for they are about what is looked at here. */
 static bool is_wanted(struct connector *c, bool *stop)
 {
+	uint64_t count;
 	bool wanted;
 
+	(void)!read(c->kick_fd, &count, sizeof(count));
 	pthread_mutex_lock(&c->lock);
-	wanted = c->wanted && !c->made;
 	*stop = c->stop;
+	wanted = c->wanted && !c->made && !c->stop;
 	pthread_mutex_unlock(&c->lock);
 	return wanted;
 }
