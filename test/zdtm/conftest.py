@@ -2,6 +2,7 @@
 """Fixtures for all tests; nothing of a test is left behind; failures say how to run them again."""
 
 import os
+import pathlib
 import random
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ import pytest
 
 from harness import Case, paths, processes
 from harness.receiver import Receiver
+from harness.remote import PIPE_MAX_SIZE, PIPES_FOR_STOCK
 
 SEEDS = random.Random(int(os.environ["LAZY_SEED"]) if "LAZY_SEED" in os.environ else None)
 
@@ -49,20 +51,39 @@ def nothing_left(request):
 
 
 @pytest.fixture
-def case(request, seed, nothing_left):
+def remote():
+    """Makes what a Case takes as its remote: nothing here, for the images have all its memory."""
+    return lambda: None
+
+
+@pytest.fixture(scope="session")
+def big_pipes():
+    """Pipes as `criu dump --lazy-pages` wants them; as they were afterwards."""
+    path = pathlib.Path(PIPE_MAX_SIZE)
+    before = path.read_text(encoding="ascii")
+    if int(before) < PIPES_FOR_STOCK:
+        path.write_text(str(PIPES_FOR_STOCK), encoding="ascii")
+    yield
+    path.write_text(before, encoding="ascii")
+
+
+@pytest.fixture
+def case(request, seed, remote, nothing_left):
     """Makes Cases: case("program", arguments...). Removed afterwards unless the test failed."""
     cases = []
 
     def make(program, *arguments):
         directory = tempfile.mkdtemp(prefix="lazy-pages-test-")
-        cases.append(Case(directory, seed, program, *arguments))
+        cases.append(Case(directory, seed, program, *arguments, remote=remote()))
         return cases[-1]
 
     request.node.cases = cases
     yield make
     for c in cases:
+        if c.remote:
+            c.remote.close()
         if getattr(request.node, "failed", False):
-            for big in (c.dir / "images").glob("pages-*.img"):
+            for big in c.dir.glob("*images/pages-*.img"):
                 big.unlink()
         else:
             shutil.rmtree(c.dir, ignore_errors=True)

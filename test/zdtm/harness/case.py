@@ -20,7 +20,7 @@ COMPLAINT = re.compile(r"\b(Error|Warn)\b|Sanitizer|runtime error:")
 class Case:
     """Scratch directory with images/, work/ (logs, socket) and run/ (where the program lives)."""
 
-    def __init__(self, directory, seed, program, *arguments):
+    def __init__(self, directory, seed, program, *arguments, remote=None):
         self.dir = pathlib.Path(directory)
         self.images, self.work, self.home = (self.dir / n for n in ("images", "work", "run"))
         for d in (self.images, self.work, self.home):
@@ -34,6 +34,10 @@ class Case:
         self.init = None         # Popen of the pid namespace's init, if there is one
         self.status = None       # exit status of the restored root
         self.held = False
+        self.remote = remote     # who has the memory, if not the images: see remote.py
+        self.source_images = self.dir / "source-images"
+        # What commands are run under at either side: nsenter and a network namespace, say.
+        self.at_source, self.at_destination = [], []
 
     # The steps
 
@@ -46,13 +50,21 @@ class Case:
 
     def start(self, timeout=60):
         self.process = subprocess.Popen(
-            self.command, cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True)
+            [*self.at_source, *self.command], cwd=self.home, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         self._wait(lambda: (self.home / "ready").exists(), timeout, "the program to be ready",
                    gone=lambda: self.process.poll() is not None)
 
     def dump(self, *extra, leave=False):
         """criu dump with more options; leave=True: the program goes on (--leave-running)."""
+        if self.remote:
+            assert not leave
+            self.remote.dump(self, *extra)
+        else:
+            self.dump_here(*extra, leave=leave)
+
+    def dump_here(self, *extra, leave=False):
+        """All of it into the images."""
         extra = [*extra, "--leave-running"] if leave else extra
         tree = processes.descendants(self.process.pid)
         self._criu("dump", "-t", self.process.pid, *extra)
@@ -70,12 +82,16 @@ class Case:
         environ.update(env or {})
         # Stock knows nothing of holding: there everything races.
         self.held = held and paths.manager_name() == "ours"
+        if self.remote:
+            self.remote.serve(self)
+            extra = [*self.remote.options(), *extra]
         out = open(self.work / "manager.out", "wb")
         read, write = os.pipe()
         try:
             self.manager = subprocess.Popen(
-                [*paths.manager_command(), "-D", str(self.images), "-W", str(self.work), "-vvvv",
-                 "-o", "lazy-pages.log", "--status-fd", str(write), *map(str, extra)],
+                [*self.at_destination, *paths.manager_command(), "-D", str(self.images),
+                 "-W", str(self.work), "-vvvv", "-o", "lazy-pages.log", "--status-fd", str(write),
+                 *map(str, extra)],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 pass_fds=[write], env=environ, start_new_session=True)
         finally:
@@ -90,7 +106,8 @@ class Case:
 
     def restore(self, *extra, pidns=False, check=True, timeout=60):
         """criu restore --lazy-pages -d; its exit status, which must be 0 when check is set."""
-        command = self.restore_command(*extra)
+        command = [*self.at_destination, *self.restore_command(*extra)]
+        pidns = pidns or (self.remote is not None and self.remote.pidns)
         pidfile = self.work / "restored.pid"
         self.root = self.status = None
         if pidns:
@@ -149,20 +166,22 @@ class Case:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the manager is still there after {timeout} s") from None
         assert code == expected, f"the manager's exit status is {code}, not {expected}"
+        if self.remote and not code:
+            self.remote.ended(self)
 
-    def log(self):
-        path = self.work / "lazy-pages.log"
+    def log(self, name="lazy-pages"):
+        path = self.work / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def check_log(self, complaints=()):
+    def check_log(self, complaints=(), name="lazy-pages"):
         known = [re.compile(c) for c in complaints]
-        lines = self.log().splitlines()
+        lines = self.log(name).splitlines()
         out = self.work / "manager.out" # not there when the plugin started the manager
         if out.exists():
             lines += out.read_text(errors="replace").splitlines()
         bad = [line for line in lines
                if COMPLAINT.search(line) and not any(k.search(line) for k in known)]
-        assert not bad, "the manager complains:\n" + "\n".join(bad[:20])
+        assert not bad, f"{name}.log complains:\n" + "\n".join(bad[:20])
 
     def worker(self):
         """pid of the manager's worker, or None while there is none."""
@@ -200,7 +219,8 @@ class Case:
         if self.root:
             text.append(f"restored root: pid {self.root}, {processes.stat(self.root)}, "
                         f"exit status {self.status}")
-        for name in ("dump.log", "restore.log", "lazy-pages.log", "manager.out", "criu.out"):
+        for name in ("dump.log", "dump.out", "restore.log", "lazy-pages.log", "manager.out",
+                     "page-server.log", "page-server.out", "criu.out"):
             path = self.work / name
             if path.exists() and path.stat().st_size:
                 tail = path.read_text(errors="replace").splitlines()[-lines:]
@@ -210,6 +230,7 @@ class Case:
     # Inner parts
 
     def _command(self, action, *extra):
+        """The real CRIU, doing that with this case's directories."""
         return [paths.real_criu(), action, "-D", str(self.images), "-W", str(self.work), "-v4",
                 "-o", f"{action}.log", *map(str, extra)]
 
@@ -219,7 +240,7 @@ class Case:
                                   stderr=out, timeout=timeout, check=False).returncode
 
     def _criu(self, action, *extra, timeout=120):
-        code = self._call(self._command(action, *extra), timeout)
+        code = self._call([*self.at_source, *self._command(action, *extra)], timeout)
         assert code == 0, f"criu {action}: exit status {code}"
 
     def _restore_in_pidns(self, command, pidfile, timeout):

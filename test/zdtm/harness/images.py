@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """CRIU's images, as far as tests rewrite them: records, and the entries of a page map."""
 
+import os
+import shutil
 import struct
 
 MAGIC_COMMON = 0x54564319
@@ -150,3 +152,78 @@ def add_mapping(images, pid, start, end):
     others = [p for f, p in parts if f != FIELD_VMAS]
     vmas.sort(key=mapping_start)
     write_records(path, MAGIC_MM, [b"".join(others + vmas)])
+
+
+def entries_of(path):
+    """The id of the pages file, and (address, pages, flags) of every entry."""
+    head, *records = read_records(path)
+    entries = []
+    for r in records:
+        n = numbers(r)
+        flags = n.get(4, 1 if n.get(3) else PRESENT)
+        entries.append((n[1], n.get(5) or n[2], flags, r))
+    return head, entries
+
+
+def lazy_only(record):
+    """An entry as `dump --lazy-pages` writes it: the same fields, but not PRESENT."""
+    n = numbers(record)
+    n[4] = LAZY
+    return b"".join(varint(field << 3) + varint(n[field]) for field in sorted(n))
+
+
+def strip(src, dst):
+    """Copies an image directory as it is where memory comes from elsewhere.
+
+    Entries that are LAZY and PRESENT become LAZY alone, and their bytes are left out: what
+    `criu dump --lazy-pages` would have written. The counts keep the fields they are in, which is
+    what tells the layout of the server's headers.
+    """
+    dst.mkdir()
+    pagemaps = set(src.glob("pagemap-*.img")) - set(src.glob("pagemap-shmem-*.img"))
+    bytes_of = {f"pages-{numbers(read_records(p)[0])[1]}.img": p for p in pagemaps}
+    for path in src.iterdir():
+        if path not in pagemaps and path.name not in bytes_of:
+            shutil.copy(path, dst / path.name)
+    for name, path in bytes_of.items():
+        head, entries = entries_of(path)
+        records, offset = [head], 0
+        with open(src / name, "rb") as was, open(dst / name, "wb") as new:
+            for _, count, flags, record in entries:
+                lazy = flags & (LAZY | PRESENT) == LAZY | PRESENT
+                records.append(lazy_only(record) if lazy else record)
+                if flags & PRESENT and not lazy:
+                    was.seek(offset)
+                    new.write(was.read(count * PAGE))
+                offset += count * PAGE if flags & PRESENT else 0
+        write_records(dst / path.name, MAGIC_PAGEMAP, records)
+
+
+class LazyBytes:
+    """The lazy pages of an image directory: find(pid, address) for a server that a test plays."""
+
+    def __init__(self, images):
+        self.files, self.ranges = {}, {}
+        for path in images.glob("pagemap-[0-9]*.img"):
+            head, entries = entries_of(path)
+            pid = int(path.stem.split("-")[1])
+            self.files[pid] = os.open(images / f"pages-{numbers(head)[1]}.img", os.O_RDONLY)
+            offset, ranges = 0, []
+            for vaddr, count, flags, _ in entries:
+                if flags & LAZY:
+                    ranges.append((vaddr, vaddr + count * PAGE, offset))
+                offset += count * PAGE if flags & PRESENT else 0
+            self.ranges[pid] = ranges
+
+    def read(self, pid, vaddr, pages):
+        """As many of these pages as one entry has; b"" where there is nothing lazy."""
+        for start, end, offset in self.ranges.get(pid, ()):
+            if start <= vaddr < end:
+                size = min(pages * PAGE, end - vaddr)
+                return os.pread(self.files[pid], size, offset + vaddr - start)
+        return b""
+
+    def close(self):
+        for fd in self.files.values():
+            os.close(fd)
+        self.files = {}

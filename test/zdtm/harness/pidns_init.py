@@ -25,10 +25,12 @@ def main():
     with open(pidfile, encoding="ascii") as f:
         root = int(f.read())
     while True:
-        pid, result = os.wait()
+        try:
+            pid, result = os.wait()
+        except ChildProcessError:
+            return 0  # all of them: a child may outlive the root
         if pid == root:
             report(status, os.waitstatus_to_exitcode(result))
-            return 0
 
 
 sys.exit(main())

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory from another machine: who has the pages that a Case's manager asks for.
+
+    OurServer     criu-lazy-pages page-server --lazy-pages, over the images of an ordinary dump
+    StockServer   criu page-server --lazy-pages, the same
+    LivingSource  criu dump --lazy-pages: the source stands still, frozen, and has them itself; it is
+                  killed when the manager has said that all of them are held
+
+A Case that is made with one of them (remote=OurServer(), say) goes the same steps as any other:
+dump() and serve() do what is needed here as well, the manager gets options() more, and a manager
+that ends well must leave the other side as ended() wants it. What the destination's images lack is
+what the manager must ask for: see images.strip().
+
+Everything that is started here runs under Case.at_source, a prefix of the command (nsenter, say).
+"""
+
+import os
+import socket
+import subprocess
+import sys
+
+from . import images, paths, processes
+
+PIPE_MAX_SIZE = "/proc/sys/fs/pipe-max-size"
+PIPES_FOR_STOCK = 4 << 20
+
+
+def free_port(address="127.0.0.1"):
+    with socket.socket() as s:
+        s.bind((address, 0))
+        return s.getsockname()[1]
+
+
+def started(command, case, name):
+    """Popen of a command that says over --status-fd when it listens, at the source of the case."""
+    read, write = os.pipe()
+    out = open(case.work / f"{name}.out", "ab")
+    try:
+        process = subprocess.Popen(
+            [*case.at_source, *map(str, command), "--status-fd", str(write)], cwd=case.dir,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=[write],
+            start_new_session=True)
+    finally:
+        os.close(write)
+        out.close()
+    with os.fdopen(read, "rb") as f:
+        told = f.read(1)
+    if told != b"\0":
+        raise AssertionError(f"{name} does not listen: exit status {process.wait(timeout=20)}")
+    return process
+
+
+class Remote:
+    """What the three have in common. address and port are where the manager connects to, which
+    may be a forwarder's; the server itself is at server_port."""
+
+    pidns = False  # whether the source's pids are taken, so that the restore needs others
+    layout = None  # of the server's headers, if it must be told
+
+    def __init__(self, address="127.0.0.1"):
+        self.address = self.server_address = address
+        self.port = self.server_port = None
+        self.server = None  # Popen
+
+    def choose_port(self):
+        if self.server_port is None:
+            self.server_port = free_port()
+            self.port = self.port or self.server_port
+
+    def options(self):
+        return ["--page-server", "--address", self.address, "--port", str(self.port)]
+
+    def dump(self, case, *extra):
+        case.dump_here(*extra)
+
+    def serve(self, case):
+        """Before the manager of the case starts, each time."""
+
+    def ended(self, case, timeout=20):
+        """The manager has exited with status 0; the other side must have seen that."""
+
+    def kill(self):
+        """SIGKILL for the server; start() brings another."""
+        self.server.kill()
+        self.server.wait(timeout=10)
+
+    def close(self):
+        """Whatever has become of it all: nothing is left."""
+        if self.server and self.server.poll() is None:
+            self.kill()
+
+
+class ImageServer(Remote):
+    """A page server over the whole images; the manager gets what remains of them."""
+
+    def serve(self, case):
+        if not case.source_images.exists():
+            case.images.rename(case.source_images)
+            images.strip(case.source_images, case.images)
+        if self.server is None:
+            self.start(case)
+
+    def start(self, case):
+        self.choose_port()
+        self.server = started(
+            [*self.command(), "-D", case.source_images, "-W", case.work, "-v4", "-o",
+             "page-server.log", "--lazy-pages", "--address", self.server_address, "--port",
+             self.server_port], case, "page-server")
+
+
+class StockServer(ImageServer):
+    name = "stock-server"
+
+    @staticmethod
+    def command():
+        return [paths.real_criu(), "page-server"]
+
+    def ended(self, case, timeout=20):
+        assert self.server.wait(timeout=timeout) == 0, "criu page-server failed"
+
+
+class OurServer(ImageServer):
+    name = "our-server"
+
+    @staticmethod
+    def command():
+        return [str(paths.BUILD / "criu-lazy-pages"), "page-server"]
+
+    def ended(self, case, timeout=20):
+        """It stays for others until it is told to go."""
+        assert self.server.poll() is None, f"the page server ended: {self.server.poll()}"
+        self.server.terminate()
+        assert self.server.wait(timeout=timeout) == 0, "our page server failed"
+        case.check_log(name="page-server")
+
+
+class LivingSource(Remote):
+    name = "living-source"
+    pidns = True
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.tree = []  # pids at the source
+
+    def dump(self, case, *extra):
+        self.choose_port()
+        self.tree = [case.process.pid, *processes.descendants(case.process.pid)]
+        self.server = started(
+            [*case._command("dump", "-t", case.process.pid, *extra), "--lazy-pages", "--address",
+             self.server_address, "--port", self.server_port], case, "dump")
+
+    def ended(self, case, timeout=20):
+        assert self.server.wait(timeout=timeout) == 0, "criu dump --lazy-pages failed"
+        assert case.process.wait(timeout=10) == -9, "the source was not killed by the dump"
+        processes.wait_for(
+            lambda: not [p for p in self.tree if not processes.reap(p) and processes.stat(p)], 10,
+            "the source's tree to be gone")
+
+    def goes_on(self, case, timeout=20):
+        """The dump has given up: the source is no longer frozen, and says that it is well."""
+        processes.wait_for(lambda: self.server.poll() is not None, timeout, "the dump to give up")
+        processes.wait_for(lambda: case.process.poll() is not None, 60, "the source to finish")
+        assert case.process.returncode == 0, f"the source's status is {case.process.returncode}"
+        assert case.result() == "PASS", f"the source says: {case.result()}"
+
+
+MODES = {c.name: c for c in (OurServer, StockServer, LivingSource)}
+
+
+def ours_serves():
+    """Whether this build has a page server; stock's is always there."""
+    return accepts("page-server", "--lazy-pages")
+
+
+def client_is_built():
+    """Whether the manager under test can have its pages from a page server."""
+    return paths.manager_name() == "stock" or \
+        "not built in" not in help_of("lazy-pages", "--page-server")
+
+
+def help_of(action, option):
+    """The lines of --help about an option, "" when there are none."""
+    done = subprocess.run([paths.BUILD / "criu-lazy-pages", action, "--help"],
+                          stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=20,
+                          check=False)
+    lines = done.stdout.splitlines()
+    found = [i for i, line in enumerate(lines) if line.split(None, 3)[:4].count(option)]
+    return " ".join(lines[i] + lines[i + 1] for i in found if i + 1 < len(lines))
+
+
+def accepts(action, option):
+    return bool(help_of(action, option))
