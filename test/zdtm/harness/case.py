@@ -63,25 +63,28 @@ class Case:
         else:
             self.dump_here(*extra, leave=leave)
 
-    def dump_here(self, *extra, leave=False):
-        """All of it into the images."""
+    def dump_here(self, *extra, leave=False, version=None):
+        """All of it into the images, by that version of CRIU."""
         extra = [*extra, "--leave-running"] if leave else extra
         tree = processes.descendants(self.process.pid)
-        self._criu("dump", "-t", self.process.pid, *extra)
+        self._criu("dump", "-t", self.process.pid, *extra, version=version)
         if not leave:
             self.process.wait(timeout=10)
             # Its children are ours now. Their pids must be free for the restore.
             self._wait(lambda: not [p for p in tree if not processes.reap(p) and processes.stat(p)],
                        10, "the dumped tree to be gone")
 
-    def serve(self, *extra, held=False, env=None):
-        """The manager, from here on in self.manager; returns when it listens."""
+    def serve(self, *extra, held=False, env=None, manager=None):
+        """The manager, from here on in self.manager; returns when it listens.
+
+        manager: another command in its place.
+        """
         environ = dict(os.environ)
         if held:
             environ["LAZY_PAGES_TEST_BACKGROUND_DELAY_MS"] = str(HOLD_MS)
         environ.update(env or {})
         # Stock knows nothing of holding: there everything races.
-        self.held = held and paths.manager_name() == "ours"
+        self.held = held and paths.manager_name() == "ours" and manager is None
         if self.remote:
             self.remote.serve(self)
             extra = [*self.remote.options(), *extra]
@@ -89,9 +92,9 @@ class Case:
         read, write = os.pipe()
         try:
             self.manager = subprocess.Popen(
-                [*self.at_destination, *paths.manager_command(), "-D", str(self.images),
-                 "-W", str(self.work), "-vvvv", "-o", "lazy-pages.log", "--status-fd", str(write),
-                 *map(str, extra)],
+                [*self.at_destination, *(manager or paths.manager_command()), "-D",
+                 str(self.images), "-W", str(self.work), "-vvvv", "-o", "lazy-pages.log",
+                 "--status-fd", str(write), *map(str, extra)],
                 cwd=self.dir, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 pass_fds=[write], env=environ, start_new_session=True)
         finally:
@@ -176,7 +179,7 @@ class Case:
     def check_log(self, complaints=(), name="lazy-pages"):
         known = [re.compile(c) for c in complaints]
         lines = self.log(name).splitlines()
-        out = self.work / "manager.out" # not there when the plugin started the manager
+        out = self.work / "manager.out"  # not there when the plugin started the manager
         if out.exists():
             lines += out.read_text(errors="replace").splitlines()
         bad = [line for line in lines
@@ -229,18 +232,19 @@ class Case:
 
     # Inner parts
 
-    def _command(self, action, *extra):
+    def _command(self, action, *extra, version=None):
         """The real CRIU, doing that with this case's directories."""
-        return [paths.real_criu(), action, "-D", str(self.images), "-W", str(self.work), "-v4",
-                "-o", f"{action}.log", *map(str, extra)]
+        return [paths.real_criu(version), action, "-D", str(self.images), "-W", str(self.work),
+                "-v4", "-o", f"{action}.log", *map(str, extra)]
 
     def _call(self, command, timeout):
         with open(self.work / "criu.out", "ab") as out:
             return subprocess.run(command, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=out,
                                   stderr=out, timeout=timeout, check=False).returncode
 
-    def _criu(self, action, *extra, timeout=120):
-        code = self._call([*self.at_source, *self._command(action, *extra)], timeout)
+    def _criu(self, action, *extra, timeout=120, version=None):
+        command = self._command(action, *extra, version=version)
+        code = self._call([*self.at_source, *command], timeout)
         assert code == 0, f"criu {action}: exit status {code}"
 
     def _restore_in_pidns(self, command, pidfile, timeout):

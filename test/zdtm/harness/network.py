@@ -49,7 +49,7 @@ class Namespace:
         return done.stdout
 
     def socket(self):
-        """A TCP socket that belongs to this namespace, whoever uses it: only a thread goes there."""
+        """A TCP socket of this namespace, for anyone to use: only a thread goes there."""
         made = []
 
         def make():

@@ -3,23 +3,25 @@
 
     OurServer     criu-lazy-pages page-server --lazy-pages, over the images of an ordinary dump
     StockServer   criu page-server --lazy-pages, the same
-    LivingSource  criu dump --lazy-pages: the source stands still, frozen, and has them itself; it is
-                  killed when the manager has said that all of them are held
+    LivingSource  criu dump --lazy-pages: the source stands still, frozen, and has them itself; it
+                  is killed when the manager has said that all of them are held
 
 A Case that is made with one of them (remote=OurServer(), say) goes the same steps as any other:
 dump() and serve() do what is needed here as well, the manager gets options() more, and a manager
 that ends well must leave the other side as ended() wants it. What the destination's images lack is
 what the manager must ask for: see images.strip().
 
-Everything that is started here runs under Case.at_source, a prefix of the command (nsenter, say).
+Everything that is started here runs under Case.at_source, a prefix of the command (nsenter, say),
+and is of the given version of CRIU. forward() puts a forwarder in between.
 """
 
 import os
 import socket
 import subprocess
-import sys
+import threading
 
 from . import images, paths, processes
+from .forwarder import Forwarder
 
 PIPE_MAX_SIZE = "/proc/sys/fs/pipe-max-size"
 PIPES_FOR_STOCK = 4 << 20
@@ -51,27 +53,26 @@ def started(command, case, name):
 
 
 class Remote:
-    """What the three have in common. address and port are where the manager connects to, which
-    may be a forwarder's; the server itself is at server_port."""
+    """What the three have in common."""
 
     pidns = False  # whether the source's pids are taken, so that the restore needs others
-    layout = None  # of the server's headers, if it must be told
 
-    def __init__(self, address="127.0.0.1"):
-        self.address = self.server_address = address
-        self.port = self.server_port = None
-        self.server = None  # Popen
+    def __init__(self, address="127.0.0.1", version=None):
+        self.address, self.port = address, free_port()
+        self.version = version   # of CRIU at the source
+        self.server = None       # Popen
+        self.forwarder = None
 
-    def choose_port(self):
-        if self.server_port is None:
-            self.server_port = free_port()
-            self.port = self.port or self.server_port
+    def forward(self):
+        self.forwarder = Forwarder((self.address, self.port))
+        return self.forwarder
 
     def options(self):
-        return ["--page-server", "--address", self.address, "--port", str(self.port)]
+        address, port = self.forwarder.address if self.forwarder else (self.address, self.port)
+        return ["--page-server", "--address", address, "--port", str(port)]
 
     def dump(self, case, *extra):
-        case.dump_here(*extra)
+        case.dump_here(*extra, version=self.version)
 
     def serve(self, case):
         """Before the manager of the case starts, each time."""
@@ -86,6 +87,8 @@ class Remote:
 
     def close(self):
         """Whatever has become of it all: nothing is left."""
+        if self.forwarder:
+            self.forwarder.close()
         if self.server and self.server.poll() is None:
             self.kill()
 
@@ -93,37 +96,69 @@ class Remote:
 class ImageServer(Remote):
     """A page server over the whole images; the manager gets what remains of them."""
 
-    def serve(self, case):
+    @staticmethod
+    def hide_pages(case):
+        """The destination's images have no lazy pages from here on; source_images have."""
         if not case.source_images.exists():
             case.images.rename(case.source_images)
             images.strip(case.source_images, case.images)
+
+    def serve(self, case):
+        self.hide_pages(case)
         if self.server is None:
             self.start(case)
 
     def start(self, case):
-        self.choose_port()
         self.server = started(
             [*self.command(), "-D", case.source_images, "-W", case.work, "-v4", "-o",
-             "page-server.log", "--lazy-pages", "--address", self.server_address, "--port",
-             self.server_port], case, "page-server")
+             "page-server.log", "--lazy-pages", "--address", self.address, "--port", self.port],
+            case, "page-server")
 
 
 class StockServer(ImageServer):
     name = "stock-server"
 
-    @staticmethod
-    def command():
-        return [paths.real_criu(), "page-server"]
+    def command(self):
+        return [paths.real_criu(self.version), "page-server"]
 
     def ended(self, case, timeout=20):
         assert self.server.wait(timeout=timeout) == 0, "criu page-server failed"
 
 
+class TirelessStock(StockServer):
+    """Stock serves one connection and ends. Here the next one starts each time, until the end."""
+
+    name = "stock-again-and-again"
+
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.wanted, self.thread = True, None
+
+    def start(self, case):
+        super().start(case)
+        self.wanted = True
+        self.thread = threading.Thread(target=self.start_again, args=[case], daemon=True)
+        self.thread.start()
+
+    def start_again(self, case):
+        while self.server.wait() is not None and self.wanted:
+            super().start(case)
+
+    def kill(self):
+        self.wanted = False
+        while self.thread.is_alive():
+            super().kill()
+            self.thread.join(timeout=0.1)
+
+    def ended(self, case, timeout=20):
+        """Without CLOSE it is not over; after CLOSE there is one more by now."""
+        self.kill()
+
+
 class OurServer(ImageServer):
     name = "our-server"
 
-    @staticmethod
-    def command():
+    def command(self):
         return [str(paths.BUILD / "criu-lazy-pages"), "page-server"]
 
     def ended(self, case, timeout=20):
@@ -138,16 +173,15 @@ class LivingSource(Remote):
     name = "living-source"
     pidns = True
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
+    def __init__(self, *arguments, **more):
+        super().__init__(*arguments, **more)
         self.tree = []  # pids at the source
 
     def dump(self, case, *extra):
-        self.choose_port()
         self.tree = [case.process.pid, *processes.descendants(case.process.pid)]
         self.server = started(
-            [*case._command("dump", "-t", case.process.pid, *extra), "--lazy-pages", "--address",
-             self.server_address, "--port", self.server_port], case, "dump")
+            [*case._command("dump", "-t", case.process.pid, *extra, version=self.version),
+             "--lazy-pages", "--address", self.address, "--port", self.port], case, "dump")
 
     def ended(self, case, timeout=20):
         assert self.server.wait(timeout=timeout) == 0, "criu dump --lazy-pages failed"
