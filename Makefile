@@ -3,6 +3,7 @@
 # make            build/criu-lazy-pages, the link build/criu, the plugin
 # make check      what is needed from Debian, the build, every test; ends with the count of tests
 # make demo       a real Redis, checkpointed and started again while its memory comes in
+# make demo-migration  a runc container moves between two hosts while a client writes to it
 # make asan       make check with a sanitized manager (build/asan)
 # make bench lint format install uninstall clean distclean
 #
@@ -55,7 +56,7 @@ say = @$(if $(V),:,printf '  %-8s%s\n' $(1) $@)
 # One jobserver for everything, also when no -j was given.
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all manager programs units setup check demo asan bench lint format install uninstall
+.PHONY: all manager programs units setup check demo demo-migration asan bench lint format install uninstall
 .PHONY: clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
@@ -144,7 +145,7 @@ asan: setup
 		SANITIZE='-fsanitize=address,undefined -fno-omit-frame-pointer' manager units
 	@scripts/check build/asan
 
-demo bench: setup
+demo demo-migration bench: setup
 	+@$(MAKE) --no-print-directory $(PARALLEL) all programs
 	@scripts/$@
 

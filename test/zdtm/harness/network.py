@@ -95,7 +95,7 @@ class Network:
             self.far.run("tc", "qdisc", "del", "dev", self.DEVICE, "root")
             return
         self.far.run("tc", "qdisc", "replace", "dev", self.DEVICE, "root", "tbf", "rate", rate,
-                     "burst", "64kb", "latency", "100ms")
+                     "burst", "256kb", "latency", "100ms")
 
     def lose(self, share):
         """This share of all packets does not arrive, in either direction."""
