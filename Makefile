@@ -56,8 +56,8 @@ say = @$(if $(V),:,printf '  %-8s%s\n' $(1) $@)
 # One jobserver for everything, also when no -j was given.
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all manager programs units setup check demo demo-migration asan bench lint format install uninstall
-.PHONY: clean distclean FORCE
+.PHONY: all manager programs units setup check demo demo-migration asan bench lint format
+.PHONY: install uninstall clean distclean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 
