@@ -13,6 +13,7 @@ import pytest
 from . import paths, processes
 
 HOLD_MS = 1000
+HOLD_MS_REMOTE = 1500  # faults take longer there
 # Of the manager, and of the sanitizers that it may be built with.
 COMPLAINT = re.compile(r"\b(Error|Warn)\b|Sanitizer|runtime error:")
 
@@ -81,7 +82,8 @@ class Case:
         """
         environ = dict(os.environ)
         if held:
-            environ["LAZY_PAGES_TEST_BACKGROUND_DELAY_MS"] = str(HOLD_MS)
+            hold = HOLD_MS_REMOTE if self.remote else HOLD_MS
+            environ["LAZY_PAGES_TEST_BACKGROUND_DELAY_MS"] = str(hold)
         environ.update(env or {})
         # Stock knows nothing of holding: there everything races.
         self.held = held and paths.manager_name() == "ours" and manager is None
@@ -260,8 +262,10 @@ class Case:
         code = int(rc.read_text())
         if not code:
             inner = pidfile.read_text().strip()
-            self.root = next(p for p in processes.descendants(self.init.pid)
-                             if self._inner_pid(p) == inner)
+            # None when it has ended by now: then its status has been reported.
+            self.root = next((p for p in processes.descendants(self.init.pid)
+                              if self._inner_pid(p) == inner), None)
+            assert self.root or self._root_gone(), "the restored root is not to be found"
         return code
 
     @staticmethod
