@@ -53,13 +53,9 @@ static int check_id(uint64_t id, struct error *e)
 
 static int end_image(struct receive *r, struct error *e)
 {
-	int ret = 0;
+	struct receive_image *im = steal_pointer(&r->image);
 
-	if (r->image)
-		ret = receive_image_end(r->image, e);
-	receive_image_close(r->image);
-	r->image = NULL;
-	return ret;
+	return im ? receive_image_end(im, e) : 0;
 }
 
 static int on_open(struct receive *r, const struct wire_header *h, struct error *e)

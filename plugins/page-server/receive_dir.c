@@ -15,6 +15,7 @@
 #include <sys/file.h>
 
 #include "compiler.h"
+#include "receive_sync.h"
 #include "wire.h"
 
 #define MARK ".incomplete"
@@ -30,6 +31,7 @@ struct receive_dir {
 	const struct log *log;
 	struct image_chain chain;
 	uint32_t last_pages_id;
+	struct receive_sync *sync;
 	struct received *v;
 	size_t n, room;
 };
@@ -127,6 +129,8 @@ int receive_dir_open(struct receive_dir **out, int images_fd, const struct log *
 		ret = take_lock(d, e);
 	if (!ret)
 		ret = look_around(d, e);
+	if (!ret)
+		ret = receive_sync_start(&d->sync, d->fd, e);
 	if (ret) {
 		receive_dir_close(d);
 		return ret;
@@ -144,6 +148,7 @@ void receive_dir_close(struct receive_dir *d)
 {
 	if (!d)
 		return;
+	receive_sync_stop(d->sync);
 	image_chain_close(&d->chain);
 	if (d->fd >= 0)
 		close(d->fd);
@@ -186,13 +191,9 @@ int receive_dir_add(struct receive_dir *d, unsigned kind, uint64_t id, struct re
 	return 0;
 }
 
-static int sync_file(const struct receive_dir *d, const char *name, struct error *e)
+int receive_dir_ended(struct receive_dir *d, const struct received *r, struct error *e)
 {
-	_cleanup_close_ int fd = openat(d->fd, name, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || fdatasync(fd))
-		return error_errno(e, -errno, "%s", name);
-	return 0;
+	return receive_sync_add(d->sync, r, e);
 }
 
 static int sync_names(const struct receive_dir *d, struct error *e)
@@ -256,15 +257,11 @@ int receive_dir_complete(struct receive_dir *d, struct error *e)
 {
 	_cleanup_free_ uint32_t *earlier = calloc(d->n + 1, sizeof(*earlier));
 	char name[RECEIVE_NAME_MAX];
-	int ret = 0;
+	int ret;
 
 	if (!earlier)
 		return error_errno(e, -ENOMEM, "images");
-	for (size_t i = 0; !ret && i < d->n; i++) {
-		ret = sync_file(d, receive_name_pages(&d->v[i], true, name), e);
-		if (!ret)
-			ret = sync_file(d, receive_name_pagemap(&d->v[i], true, name), e);
-	}
+	ret = receive_sync_wait(d->sync, e);
 	if (!ret)
 		ret = remove_earlier(d, earlier, e);
 	if (ret)

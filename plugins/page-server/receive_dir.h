@@ -40,9 +40,13 @@ const struct received *receive_dir_images(const struct receive_dir *d, size_t *n
 int receive_dir_add(struct receive_dir *d, unsigned kind, uint64_t id, struct received *r,
 		    struct error *e);
 
+/* Nothing more will be written to the files of this image: they go to the disk. */
+int receive_dir_ended(struct receive_dir *d, const struct received *r, struct error *e);
+
 /*
- * The dump is complete: its files go to the disk and get their real names. Images of an earlier
- * dump with the same names go first, with their pages. After an error nothing has its real name.
+ * The dump is complete, all its images have ended: its files go to the disk and get their real
+ * names. Images of an earlier dump with the same names go first, with their pages. After an error
+ * nothing has its real name.
  */
 int receive_dir_complete(struct receive_dir *d, struct error *e);
 

@@ -13,6 +13,8 @@
 #define WRITE_OUT_BYTES (UINT64_C(8) << 20)
 
 struct receive_image {
+	struct receive_dir *dir;
+	struct received what;
 	int pages_fd;
 	struct pagemap_writer *pagemap;
 	struct receive_parent *parent; /* NULL: it has none */
@@ -27,23 +29,24 @@ int receive_image_open(struct receive_image **out, struct receive_dir *d, unsign
 {
 	struct receive_image *im = calloc(1, sizeof(*im));
 	char name[RECEIVE_NAME_MAX];
-	struct received r;
 	int ret;
 
 	if (!im)
 		return error_errno(e, -ENOMEM, "image");
 	im->pages_fd = -1;
-	ret = receive_dir_add(d, kind, id, &r, e);
+	im->dir = d;
+	ret = receive_dir_add(d, kind, id, &im->what, e);
 	if (ret)
 		goto fail;
 	ret = pagemap_writer_open(&im->pagemap, receive_dir_fd(d),
-				  receive_name_pagemap(&r, true, name), r.pages_id, e);
+				  receive_name_pagemap(&im->what, true, name), im->what.pages_id,
+				  e);
 	if (ret)
 		goto fail;
 	ret = receive_parent_open(&im->parent, receive_dir_chain(d), kind, id, e);
 	if (ret)
 		goto fail;
-	receive_name_pages(&r, true, im->pages_name);
+	receive_name_pages(&im->what, true, im->pages_name);
 	im->pages_fd = openat(receive_dir_fd(d), im->pages_name,
 			      O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (im->pages_fd < 0) {
@@ -135,7 +138,8 @@ int receive_image_end(struct receive_image *im, struct error *e)
 	int ret = pagemap_writer_flush(im->pagemap, e);
 
 	if (!ret)
-		write_out(im);
+		ret = receive_dir_ended(im->dir, &im->what, e);
+	receive_image_close(im);
 	return ret;
 }
 

@@ -25,7 +25,7 @@ bool receive_image_has_parent(const struct receive_image *im);
 int receive_image_add(struct receive_image *im, const struct pagemap_entry *n, struct error *e);
 /* Bytes of the last entry, in as many pieces as one likes. */
 int receive_image_write(struct receive_image *im, const void *bytes, size_t len, struct error *e);
-/* All entries have come. The bytes are on their way to the disk. */
+/* All entries have come. Closes it, also when it fails; it is on its way to the disk. */
 int receive_image_end(struct receive_image *im, struct error *e);
 
 /* Punches out of the parents what a completed image has itself (--auto-dedup); bytes in @punched.
