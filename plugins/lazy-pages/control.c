@@ -291,7 +291,7 @@ static int request_answer(struct control_server *s, struct client *c, const char
 	} else if (!strcmp(request, "finish")) {
 		ops->finish(ctx);
 		json_object_object_add(into, "finishing", json_object_new_boolean(true));
-	} else {
+	} else if (!ops->other || !ops->other(ctx, request, into)) {
 		reply_error(into, "unknown request");
 	}
 	text = json_object_to_json_string_ext(into, JSON_C_TO_STRING_PLAIN);

@@ -56,6 +56,8 @@ struct control_ops {
 	void (*status)(void *ctx, struct json_object *into);
 	enum control_holds (*holds)(void *ctx, int pidfd); /* the pidfd stays control's */
 	void (*finish)(void *ctx);			   /* may be called again and again */
+	/* Any other request: fills the answer, or returns false. NULL: there are none. */
+	bool (*other)(void *ctx, const char *request, struct json_object *into);
 };
 
 /* The pid, in this process's namespace, that a pidfd stands for; -1 dead, 0 not seen from here. */

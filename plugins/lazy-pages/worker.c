@@ -229,7 +229,7 @@ static void on_signal(struct controller *c)
 static void dispatch(struct controller *c, int fd)
 {
 	static const struct control_ops ops = {control_status_op, control_holds_op,
-					       control_finish_op};
+					       control_finish_op, NULL};
 	struct worker *w = c->w;
 	struct handoff_record *h = &w->journal->handoff;
 	struct error e = {0};

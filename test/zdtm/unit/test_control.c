@@ -63,7 +63,7 @@ static void finish(void *ctx)
 	((struct fixture *)ctx)->finished++;
 }
 
-static const struct control_ops ops = {status, holds, finish};
+static const struct control_ops ops = {status, holds, finish, NULL};
 
 static int set_up(void **state)
 {
