@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "abort.h"
 #include "compiler.h"
 #include "daemon.h"
 #include "error.h"
@@ -145,9 +146,17 @@ static int status_command(int argc, char **argv, bool as_criu)
 	return status_main(argc, argv);
 }
 
+static int abort_command(int argc, char **argv, bool as_criu)
+{
+	(void)as_criu;
+	return abort_main(argc, argv);
+}
+
 static const struct action actions[] = {
 	{"lazy-pages", "serve the memory of a lazy restore", lazy_pages_main, true},
 	{"status", "how far lazy restores on this machine are", status_command, false},
+	{"abort", "call a migration off: the source runs on", abort_command, false},
+	{"confirm", "let a source end that waits for a word", abort_command, false},
 	{"page-server", "serve or receive the memory of a checkpoint", page_server_main, true},
 };
 

@@ -2,7 +2,7 @@
 /*
  * Attach: stands in front of a `criu dump --lazy-pages` on this machine. Holds the one connection
  * that the dump takes, serves the frozen tasks' memory to any number of clients, and lets the dump
- * end only when one of them has confirmed that it holds everything, or aborts it. Set-up thread.
+ * end only when one of them holds everything, or calls it off. See attach.c for the states.
  */
 #ifndef ATTACH_H
 #define ATTACH_H
@@ -10,18 +10,18 @@
 #include "error.h"
 #include "log.h"
 #include "options.h"
-#include "provider.h"
-#include "serve.h"
 
-struct attach;
+struct tls;
 
-/* Connects to o->attach and finds the tasks of the images. Clients are told of only after this. */
-int attach_open(struct attach **out, const struct options *o, const struct log *log,
-		struct error *e);
-/* Belongs to @a. */
-struct provider *attach_provider(struct attach *a);
-void attach_hooks(struct attach *a, struct serve_hooks *hooks);
-/* Behind serve_run(), which gave @status. Returns the exit status. */
-int attach_close(struct attach *a, int status);
+#define ATTACH_CALLED_OFF 3 /* exit status: the source goes on, as somebody wished */
+
+/*
+ * Finds the dump at o->attach and its tasks, connects, says that it is ready (daemon.h), and serves
+ * who connects to @listen_fd, which is at @where, until one of the ends that attach.c tells of.
+ * SIGTERM and SIGINT are blocked; one thread. The exit status; negative, with @e, when it could not
+ * begin: then the source is as it was, or has been let go on.
+ */
+int attach_run(const struct options *o, const struct log *log, int listen_fd, const char *where,
+	       struct tls *tls, struct error *e);
 
 #endif

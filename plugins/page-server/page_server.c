@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "attach.h"
 #include "checkpoint.h"
 #include "client.h"
 #include "compiler.h"
@@ -202,8 +203,7 @@ static int run_receive(struct page_server *s, struct error *e)
 
 static int run_attach(struct page_server *s, struct error *e)
 {
-	(void)s;
-	return error_set(e, -EOPNOTSUPP, "--attach is not built in yet");
+	return attach_run(s->o, s->log, s->listen_fd, s->address.text, s->tls, e);
 }
 
 int page_server_run(const struct options *o, struct log *log)
