@@ -20,6 +20,10 @@
 #define PAUSE_MAX_MS   320 /* half as much more at most */
 #define ATTEMPT_MIN_MS 500 /* a first packet that is lost is sent again only after a second */
 #define ATTEMPT_MAX_MS 4000
+/* A connection that is lost sooner was none, and is an attempt that has failed: the peer closes it
+ * as soon as it has looked at our certificate, say. That takes a round trip, and a longer one is a
+ * pause of its own. */
+#define SHORT_LIFE_NS UINT64_C(100000000)
 
 struct connector {
 	const struct peer *peer;
@@ -140,11 +144,21 @@ static bool deliver(struct connector *c, struct stream *s, const struct error *e
 	return again;
 }
 
+/* The pause after an attempt that has failed, the next one being longer. True: it was cut short. */
+static bool pause_longer(struct connector *c, int *pause, unsigned *seed)
+{
+	int ms = *pause / 2 + (int)(rand_r(seed) % (unsigned)*pause);
+
+	*pause = MIN(*pause * 2, PAUSE_MAX_MS);
+	return pause_ms(c, ms);
+}
+
 static void *connector_thread(void *arg)
 {
 	struct connector *c = arg;
 	int pause = PAUSE_MIN_MS, patience = ATTEMPT_MIN_MS;
 	unsigned seed = (unsigned)now_ns();
+	uint64_t made_ns = 0;
 	bool stop = false;
 
 	pthread_setname_np(pthread_self(), "lazy-connector");
@@ -155,18 +169,21 @@ static void *connector_thread(void *arg)
 		if (!is_wanted(c, &stop)) {
 			if (!stop)
 				pause_ms(c, -1);
-			pause = PAUSE_MIN_MS;
 			patience = ATTEMPT_MIN_MS;
+			if (!made_ns || now_ns() - made_ns > SHORT_LIFE_NS)
+				pause = PAUSE_MIN_MS;
+			else
+				pause_longer(c, &pause, &seed);
 			continue;
 		}
 		s = attempt(c->peer, c->kick_fd, patience, &e);
+		made_ns = s ? now_ns() : 0;
 		if (!deliver(c, s, &e))
 			continue;
 		if (e.code == -ETIMEDOUT)
 			patience = MIN(patience * 2, ATTEMPT_MAX_MS);
-		if (pause_ms(c, pause / 2 + (int)(rand_r(&seed) % (unsigned)pause)))
+		if (pause_longer(c, &pause, &seed))
 			patience = ATTEMPT_MIN_MS;
-		pause = MIN(pause * 2, PAUSE_MAX_MS);
 	}
 	return NULL;
 }

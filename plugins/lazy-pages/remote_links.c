@@ -217,6 +217,8 @@ static void take_connection(struct links *l)
 		connected(l, s);
 	else if (failed)
 		log_debug(l->r->log, "no second connection: %s", e.text);
+	if (failed && !l->link[0] && !l->parked) /* lost while the connector was busy with that */
+		connect_again(l);
 }
 
 /* Moves requests from a queue to a link; and, to see whether it answers, one to @probe as well. */
