@@ -331,8 +331,10 @@ int link_pump(struct link *l, uint64_t now, struct error *e)
 			return 0;
 		if (n == 0)
 			return error_set(e, -ECONNRESET, "the server closed the connection");
-		if (n == -EPROTO)
+		if (n < 0 && e->code)
 			return (int)n;
+		if (n == -EACCES)
+			return error_set(e, -EACCES, "the server refuses our certificate");
 		if (n < 0)
 			return error_errno(e, (int)n, "receiving");
 		if (l->closed)
