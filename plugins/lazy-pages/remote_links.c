@@ -185,8 +185,15 @@ static void connected(struct links *l, struct stream *s)
 static void look_for_proof(struct links *l)
 {
 	struct link_record *first = l->record[0];
-	bool second = l->link[1] && link_proven(l->link[1]);
+	bool second = l->fast || (l->link[1] && link_proven(l->link[1]));
 
+	/* What it owes yet is taken here: owners look only for what they have asked. */
+	if (second && !l->fast && !link_outstanding(l->link[1])) {
+		epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, link_fd(l->link[1]), NULL);
+		l->fast = true;
+		remote_fast_publish(l->r, l->link[1]);
+		state_changed(l, NULL);
+	}
 	if (!first->replaceable &&
 	    (second || (l->remade && l->link[0] && link_proven(l->link[0])))) {
 		first->replaceable = true;
@@ -510,11 +517,13 @@ void *remote_links_thread(void *remote)
 	prctl(PR_SET_NAME, "lazy-links");
 	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), LINKS_NICE);
 	start(&l);
-	while (!atomic_load(&l.r->stop)) {
+	for (;;) {
 		uint64_t now = now_ns(), count;
 		int wait, n;
 
 		atomic_store(&l.r->asleep, true);
+		if (atomic_load(&l.r->stop))
+			break;
 		send_all(&l, now);
 		wait = say_end(&l, now);
 		flush(&l);

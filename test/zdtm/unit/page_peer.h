@@ -88,7 +88,9 @@ struct page_server {
 	unsigned pause_us;   /* before an answer, at random up to it */
 	bool any_number;     /* of GETs, more than can be logged */
 	atomic_uint hold;    /* bit N: connection N (0 is the first) gets no answers */
+	atomic_bool lie;     /* an answer is of the page behind */
 	atomic_uint connections, gets, closes, wrong, ends;
+	atomic_uint pages; /* sent */
 	struct peer_get_seen {
 		unsigned connection;
 		uint64_t where, npages;
@@ -130,6 +132,8 @@ static inline bool peer_serve_get(struct peer_connection *c, const struct wire_h
 
 		npages = MIN(npages, most);
 	}
+	where += atomic_load(&s->lie);
+	atomic_fetch_add(&s->pages, (unsigned)npages);
 	bytes = malloc(WIRE_HEADER_MAX + (npages << PAGE_SHIFT));
 	return send_all_of(c->fd, bytes, peer_answer(s->layout, where, npages, bytes));
 }
