@@ -2,7 +2,9 @@
 """criu dump --page-server to our page server, by real CRIU; what comes of it restored by CRIU."""
 
 import os
+import random
 import shutil
+import subprocess
 
 import pytest
 
@@ -50,6 +52,20 @@ def test_lazy_restore_of_what_came_to_us(case, receiver, held):
 def test_layout_can_be_forced(case, receiver, layout, version):
     c = started(case, "content_heap")
     dump_to(c, receiver(c.images, c.work).start("--ps-layout", layout), version=version)
+    restore_eagerly(c, version)
+
+
+@pytest.mark.parametrize("version", [None, "4.1"])
+def test_dump_through_tls(case, receiver, tmp_path, version):
+    subprocess.run([paths.TOP / "test/zdtm/make-pki", tmp_path], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def credentials(name):
+        return ["--tls", "--tls-cacert", tmp_path / "ca.pem", "--tls-cert",
+                tmp_path / f"{name}.pem", "--tls-key", tmp_path / f"{name}-key.pem"]
+    c = started(case, "content_heap")
+    server = receiver(c.images, c.work).start(*credentials("server"))
+    dump_to(c, server, *credentials("client"), version=version)
     restore_eagerly(c, version)
 
 
@@ -103,6 +119,29 @@ def test_same_files_as_stock_makes(case, receiver, tmp_path, program):
     assert answers[0] == answers[1] and answers[0].endswith(bytes(4))
     same_images(tmp_path / "ours", tmp_path / "stock")
     same_images(tmp_path / "ours", c.images)
+
+
+@pytest.mark.parametrize("layout", [24, 32])
+def test_pieces_of_any_length(receiver, tmp_path, seed, layout):
+    r = random.Random(seed)
+    said, wanted, at = wire.header(layout, wire.OPEN2, id_=12 << 8 | 1), [], 0x10000
+    for _ in range(60):
+        pages = r.choice([1, 1, 2, 3, 63, 64, 65, 255, 256, 257, 258, 1000])
+        at += r.randrange(3) * PAGE
+        wanted.append(r.randbytes(pages * PAGE))
+        said += wire.header(layout, wire.ADD_F, pages, at, 12 << 8 | 1, 6) + wanted[-1]
+        at += pages * PAGE
+    server = receiver(tmp_path, tmp_path).start()
+    with server.client() as c:
+        while said:
+            n = r.choice([1, 100, PAGE, 70000, 1 << 20])
+            c.send(said[:n])
+            said = said[n:]
+        assert c.read(1) == b"\0"
+        c.layout = layout
+        assert c.say_close() == 0
+    assert server.wait() == 0
+    assert (tmp_path / "pages-65537.img").read_bytes() == b"".join(wanted)
 
 
 # Parents. This kernel does not track what changes, so two whole dumps become a pair.
