@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from harness import paths, processes, wire
-from harness.receiver import dump_to, restore_eagerly, start_dump
+from harness.receiver import criu, dump_to, restore_eagerly, start_dump
 
 PAGE = 4096
 TASK, SHMEM = 12 << 8 | 1, 34 << 8 | 2
@@ -107,6 +107,22 @@ def test_dump_that_fails_for_another_reason_can_be_done_again(case, receiver):
     assert "1 images of an earlier dump are replaced" in server.log()
     assert not first & set(c.images.glob("pages-*.img")), "old pages are still there"
     restore_eagerly(c)
+
+
+@pytest.mark.parametrize("version", [None, "4.1"])
+@pytest.mark.parametrize("what", ["pagemap-shmem-*", "pagemap-[0-9]*", "pages-*"])
+def test_criu_does_not_restore_marked_files(case, receiver, what, version):
+    c = case("content_shared")
+    c.start()
+    dump_to(c, receiver(c.images, c.work).start(), version=version)
+    marked = list(c.images.glob(f"{what}.img"))
+    for path in marked:
+        path.rename(f"{path}.incomplete")
+    assert marked
+    assert criu(c, version, "restore", "-d").wait(timeout=60) != 0
+    for path in marked:
+        os.rename(f"{path}.incomplete", path)
+    restore_eagerly(c, version)
 
 
 @pytest.fixture
@@ -253,3 +269,20 @@ def test_force_close_ends_it_while_the_socket_is_held(receiver, tmp_path, comman
         assert server.wait(4) == 0
     assert restorable(tmp_path) == ["pagemap-12.img", "pages-65537.img"]
     assert not server.complaints()
+
+
+def test_dedup_that_fails_harms_nobody(receiver, tmp_path):
+    base, top = tmp_path / "base", tmp_path / "top"
+    for d in base, top:
+        d.mkdir()
+    os.symlink("../base", top / "parent")
+    for d, options in (base, []), (top, ["--auto-dedup"]):
+        server = receiver(d, tmp_path).start(*options)
+        with server.client() as c:
+            c.send(opened() + add(1, 0x1000) + bytes(PAGE))
+            c.read(1)
+            assert c.say_close() == 0
+        assert server.wait() == 0
+        (base / "pages-65537.img").unlink(missing_ok=True)
+    assert "Warn" in server.log() and "parent/pages-65537.img: No such file" in server.log()
+    assert restorable(top) == ["pagemap-12.img", "pages-65537.img"]
