@@ -120,6 +120,9 @@ def test_criu_does_not_restore_marked_files(case, receiver, what, version):
         path.rename(f"{path}.incomplete")
     assert marked
     assert criu(c, version, "restore", "-d").wait(timeout=60) != 0
+    # Whom it had begun to restore is dead and ours, and still has its pid.
+    processes.wait_for(lambda: not [p for p in processes.descendants() if not processes.reap(p)],
+                       10, "the restored tree to be gone")
     for path in marked:
         os.rename(f"{path}.incomplete", path)
     restore_eagerly(c, version)
