@@ -64,12 +64,13 @@ def results(about, table, all_runs, failures):
         for side, runs in sides.items():
             kept = []
             for run in runs:
-                one = {k: v for k, v in run.items() if k not in ("lazy", "resident", "stalled")}
-                if "stalled" in run:
-                    one["stalled"] = {q: rows.quantile(run["stalled"], x)
-                                      for q, x in rows.QUANTILES}
-                    one["stalled"]["count"] = len(run["stalled"])
-                    one["stalled"]["sum"] = sum(run["stalled"])
+                long = ("lazy", "resident", "stalled", "ping")
+                one = {k: v for k, v in run.items() if k not in long}
+                for key in ("stalled", "ping"):
+                    if key in run:
+                        one[key] = {q: rows.quantile(run[key], x) for q, x in rows.QUANTILES}
+                        one[key]["count"] = len(run[key])
+                        one[key]["sum"] = sum(run[key])
                 kept.append(one)
             entry = {"runs": kept}
             if any("stalled" in r for r in runs):
@@ -154,7 +155,7 @@ def draw_histogram(d, name, sides):
 def plot(table, all_runs):
     d = Drawing(900)
     draw_ratios(d, table)
-    for name in ("busy", "saturated"):
+    for name in ("busy", "saturated", "near-faults", "far-faults"):
         if name in all_runs:
             draw_histogram(d, name, all_runs[name])
     return d.svg()

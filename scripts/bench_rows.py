@@ -181,9 +181,9 @@ EVALUATE = {"one": rows_one, "busy": rows_busy, "many": rows_many, "million": ro
             "saturated": rows_saturated, "fork": rows_fork}
 
 
-def table(all_runs):
+def table(evaluate, all_runs):
     """Every row that has runs, in the order of the evaluation."""
-    return [row for name, rows in EVALUATE.items() if name in all_runs
+    return [row for name, rows in evaluate.items() if name in all_runs
             for row in rows(all_runs[name], all_runs)]
 
 

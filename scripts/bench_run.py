@@ -75,10 +75,13 @@ class Workload:
     def warm(self):
         """Brings the images into the page cache."""
         buffer = bytearray(1 << 20)
-        for path in self.images.iterdir():
+        for path in (path for d in self.image_dirs() for path in d.iterdir()):
             with open(path, "rb", buffering=0) as f:
                 while f.readinto(buffer):
                     pass
+
+    def image_dirs(self):
+        return [self.images]
 
     def forget(self):
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -297,8 +300,7 @@ class Run:
                  PIDNS_INIT, rc, self.work / "restored.pid", self.work / "status", *command],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
-    def drain(self):
-        """Waits, asleep, until all pages are there. False: that took longer than the cap."""
+    def wait_restored(self):
         end = time.monotonic() + PATIENCE
         while self.relay.is_alive() and time.monotonic() < end:
             self.relay.join(timeout=1)
@@ -306,6 +308,10 @@ class Run:
         if self.relay.finished_ns is None:
             raise Failure(f"criu restore has not finished ({self.relay.error or 'no word'}); see "
                           f"{self.work}/restore.log")
+
+    def drain(self):
+        """Waits, asleep, until all pages are there. False: that took longer than the cap."""
+        self.wait_restored()
         timer = threading.Timer(self.cap, self.watch.kill)
         timer.start()
         lines = self.watch.stdout.read().splitlines()
