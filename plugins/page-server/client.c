@@ -84,6 +84,8 @@ static int shake_hands(struct client *c)
 	if (!ret) {
 		c->state = HEADER;
 		c->deadline = 0;
+	} else if (ret == -ECONNRESET || ret == -EPIPE) {
+		return gone(c, ret);
 	} else if (ret != -EAGAIN) {
 		log_warn(c->shared->log, "%s: %s; its connection is closed", c->peer, e.text);
 	}
