@@ -5,16 +5,19 @@ A stock server compares its client's name with its own --address unless told not
 told. Stock with stock is the control.
 """
 
+import random
 import time
 
 import pytest
 
-from harness import paths
+from harness import paths, processes
 from harness import remote as remotes
+from harness.attach import Migration
 from harness.pki import Pki, secured
 
 SIDES = ["ours", "stock"]
 NO_NAMES = "--tls-no-cn-verify"
+PACED = ("who_threads_random", "paced")
 
 pytestmark = pytest.mark.skipif(paths.manager_name() != "ours", reason="pairs both by itself")
 
@@ -31,10 +34,10 @@ def binary(who):
 @pytest.fixture
 def source(case, pki):
     """Makes a Case whose memory is at a source with the server's and the client's TLS options."""
-    def make(who, server=("server", NO_NAMES), client=("client",)):
+    def make(who, server=("server", NO_NAMES), client=("client",), program=("content_heap",)):
         kind = {"ours": remotes.OurServer, "stock": remotes.StockServer,
                 "dump": remotes.LivingSource}[who]
-        c = case("content_heap")
+        c = case(*program)
         c.remote = secured(kind, pki.options(*server) if server else [],
                            pki.options(*client) if client else [])
         return c
@@ -44,7 +47,7 @@ def source(case, pki):
 def serve(c, who="ours", **how):
     c.start()
     c.dump()
-    c.serve(manager=[binary(who), "lazy-pages"], **how)
+    c.serve(manager=None if who == "ours" else [binary(who), "lazy-pages"], **how)
 
 
 @pytest.mark.parametrize("client", SIDES)
@@ -77,6 +80,53 @@ def test_a_dump_is_received(case, pki, server):
     c.serve()
     c.restore()
     c.finish()
+
+
+@pytest.mark.parametrize("client", SIDES)
+def test_a_server_in_front_of_a_living_source(case, pki, big_pipes, client):
+    m = Migration(case, "content_heap").freeze().attach(*pki.options("server", NO_NAMES))
+    d = m.destination(stock=client == "stock", options=pki.options("client"))
+    d.finish()
+    m.completed()
+
+
+# What a worker that is killed has taken with it
+
+
+def killed_again_and_again(c, times, seed):
+    rng = random.Random(seed)
+    for _ in range(times):
+        time.sleep(rng.random() * 0.05)
+        worker = c.worker()
+        if worker and c.result() is None:
+            processes.kill(worker)
+
+
+def test_our_server_is_connected_to_again(source, seed):
+    c = source("ours", program=PACED)
+    serve(c, held=True)
+    c.restore()
+    killed_again_and_again(c, 8, seed)
+    c.finish(complaints=[r"worker", r"link lost"])
+    assert "connected again" in c.log()
+
+
+def test_a_dump_is_not_let_go(source, big_pipes, seed):
+    """Nobody else can go on with the session, and a dump is connected to only once: the tasks wait
+    until they are given up, and then the source goes on."""
+    c = source("dump", program=PACED)
+    serve(c, held=True)
+    c.restore()
+    processes.wait_for(lambda: processes.waiting_for_pages(c.root), 10, "tasks that wait")
+    processes.kill(c.worker())
+    processes.wait_for(lambda: "the connection is kept" in c.log(), 10, "the next worker")
+    time.sleep(0.5)
+    assert c.result() is None and processes.waiting_for_pages(c.root)
+    assert c.remote.server.poll() is None and c.process.poll() is None
+    c.init.kill()
+    c.init.wait()
+    c.kill_manager()
+    c.remote.goes_on(c)
 
 
 # Who is not let in

@@ -158,9 +158,9 @@ class Migration:
                     f.seek(vaddr + i * PAGE)
                     yield pid, vaddr + i * PAGE, f.read(PAGE)
 
-    def destination(self, stock=True, port=None, restore=True):
+    def destination(self, stock=True, port=None, restore=True, options=()):
         d = Destination(self.make(self.program, *self.arguments), self, stock, port or self.port)
-        d.start()
+        d.start(*options)
         if restore:
             d.case.restore(pidns=True)
         return d
@@ -173,11 +173,11 @@ class Destination:
         self.case, self.stock, self.port = case, stock, port
         case.images, case.home = migration.source.images, migration.source.home
 
-    def start(self):
+    def start(self, *options):
         c = self.case
         command = [paths.real_criu() if self.stock else COMMAND, "lazy-pages", "--page-server",
                    "--address", "127.0.0.1", "--port", self.port, "-D", c.images, "-W", c.work,
-                   "-v4", "-o", "lazy-pages.log"]
+                   "-v4", "-o", "lazy-pages.log", *options]
         c.manager, listens = criu_listens(command, c.work / "manager.out", c.dir)
         assert listens, f"lazy-pages: exit status {c.manager.wait(timeout=20)}"
 
