@@ -98,8 +98,10 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 		if (f->wanted && now_ns() - f->wanted_ns > WANTED_NS)
 			f->wanted = false;
 		f->wanted_ns = f->wanted ? f->wanted_ns : now_ns();
-		if (!f->wanted)
+		if (!f->wanted) {
 			f->wanted = source_want(w->source, where, 1, true, o->wake_fd) != -EBUSY;
+			sweep_ask_near(t, f->addr + PAGE_SIZE);
+		}
 		return KEEP;
 	}
 	f->wanted = false;

@@ -22,6 +22,7 @@
 #define AGAIN_MAX_NS UINT64_C(5000000)
 #define GUARD_NS     1000000u	 /* how long a look for guards is believed */
 #define GUARD_PAGES  64		 /* looked at together */
+#define NEAR_PAGES   16		 /* asked for together with a page that a task waits for */
 #define STUCK_NS     1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
 
 bool bytes_are_zero(const void *p, size_t len)
@@ -262,6 +263,15 @@ static const void *in_window(struct mover *m, uint64_t where, uint64_t npages)
 			return NULL;
 	}
 	return win->bytes + ((where - win->where) << PAGE_SHIFT);
+}
+
+void sweep_ask_near(struct task *t, uint64_t addr)
+{
+	struct run r;
+
+	if (space_gather(t->space, addr, NEAR_PAGES, NEAR_PAGES, &r, 1) && is_remote(t, r.where) &&
+	    r.addr - addr < NEAR_PAGES * PAGE_SIZE)
+		source_want(t->worker->source, r.where, r.npages, false, -1);
 }
 
 /* Places the first @n runs that have been gathered. Returns the address behind the last one. */

@@ -13,6 +13,10 @@
 /* One slice. Returns true when it placed or settled something. */
 bool sweep_slice(struct task *t, uint64_t now_ns);
 
+/* Asks the page server for what follows @addr, as background: whoever waits there will go on to it.
+ * Nothing for pages that are here. */
+void sweep_ask_near(struct task *t, uint64_t addr);
+
 /* Opens what is needed to see guards of @t, once its pid is known. Before it is lent. */
 void sweep_watch_guards(struct task *t);
 
