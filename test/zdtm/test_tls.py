@@ -84,7 +84,7 @@ def test_a_dump_is_received(case, pki, server):
 
 @pytest.mark.parametrize("client", SIDES)
 def test_a_server_in_front_of_a_living_source(case, pki, big_pipes, client):
-    m = Migration(case, "content_heap").freeze().attach(*pki.options("server", NO_NAMES))
+    m = Migration(case, "content_moving", 24).freeze().attach(*pki.options("server", NO_NAMES))
     d = m.destination(stock=client == "stock", options=pki.options("client"))
     d.finish()
     m.completed()
