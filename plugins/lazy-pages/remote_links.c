@@ -121,6 +121,8 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 	state_changed(l, proven ? e : NULL);
 	if (slot == 0)
 		connect_again(l);
+	/* What it owed is queued again, perhaps after the queue has been looked at. */
+	remote_kick(l->r);
 }
 
 static void watch(struct links *l, unsigned slot, int op)
@@ -187,9 +189,12 @@ static void look_for_proof(struct links *l)
 	struct link_record *first = l->record[0];
 	bool second = l->fast || (l->link[1] && link_proven(l->link[1]));
 
-	/* What it owes yet is taken here: owners look only for what they have asked. */
+	/* What it owes yet is taken here: owners look only for what they have asked. Its end is
+	 * noticed here, too, for there may be no owner that looks. */
 	if (second && !l->fast && !link_outstanding(l->link[1])) {
-		epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, link_fd(l->link[1]), NULL);
+		struct epoll_event ev = {.events = EPOLLRDHUP, .data.u32 = 1};
+
+		epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, link_fd(l->link[1]), &ev);
 		l->fast = true;
 		remote_fast_publish(l->r, l->link[1]);
 		state_changed(l, NULL);
@@ -410,14 +415,20 @@ static int say_end(struct links *l, uint64_t now)
 static void receive(struct links *l, unsigned slot, uint64_t now)
 {
 	struct error e = {0};
+	uint64_t since;
 
 	if (!l->link[slot])
 		return;
-	if (link_pump(l->link[slot], now, &e)) {
+	if (slot && l->fast)
+		error_set(&e, -ECONNRESET, "the server closed the connection");
+	else
+		link_pump(l->link[slot], now, &e);
+	if (e.code) {
 		lose(l, slot, &e);
 		return;
 	}
-	if (now - link_waits_since(l->link[slot]) < SILENT_MIN_NS) {
+	since = link_waits_since(l->link[slot]);
+	if (!since || now - since < SILENT_MIN_NS) {
 		l->silent_ns = SILENT_MIN_NS;
 		l->silence_said = false;
 	}

@@ -8,9 +8,6 @@
 
 #include "page_peer.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-
 #include "clock.h"
 #include "link.h"
 

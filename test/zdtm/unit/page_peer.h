@@ -8,6 +8,8 @@
 
 #include "stream_pair.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -125,6 +127,8 @@ static inline bool peer_serve_get(struct peer_connection *c, const struct wire_h
 	s->seen[n % PEER_LOG] = (struct peer_get_seen){c->number, where, npages};
 	while (atomic_load(&s->hold) >> c->number & 1 && !atomic_load(&s->stop))
 		usleep(200);
+	if (atomic_load(&s->stop))
+		return false;
 	if (s->pause_us)
 		usleep((useconds_t)random_below(r, s->pause_us));
 	if (s->most_pages) {
@@ -144,7 +148,9 @@ static inline void *peer_connection_thread(void *arg)
 	struct random r = random_from(77, c->number);
 	char header[WIRE_HEADER_MAX];
 	int32_t status = 0;
+	int one = 1;
 
+	setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	while (receive_all_of(c->fd, header, c->server->layout)) {
 		struct wire_header h;
 

@@ -8,7 +8,6 @@
 
 #include "page_peer.h"
 
-#include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 

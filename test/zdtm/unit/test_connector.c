@@ -5,7 +5,6 @@
  */
 #include "page_peer.h"
 
-#include <netinet/in.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 
