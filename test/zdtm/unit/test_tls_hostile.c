@@ -262,7 +262,7 @@ static void a_peer_that_stalls_costs_nothing(void **state)
 		assert_int_equal(stream_events(s), POLLIN);
 		assert_int_equal(stream_handshake(s, &e), -EAGAIN);
 	}
-	assert_in_range(cpu_ns() - used, 0, 200000000 * SLOWNESS);
+	assert_in_range(cpu_ns() - used, 0, UINT64_C(200000000) * SLOWNESS);
 	/* nothing but the client's bytes is waited for */
 	assert_int_equal(recv(server[1], hello, sizeof(hello), MSG_DONTWAIT), -1);
 	stream_free(s);
