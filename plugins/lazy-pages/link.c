@@ -85,7 +85,11 @@ int link_count(int fd, uint64_t *sent, uint64_t *received)
 
 void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls)
 {
+	bool remade = r->layout != WIRE_UNKNOWN, replaceable = r->replaceable;
+
 	memset(r, 0, sizeof(*r));
+	r->remade = remade;
+	r->replaceable = replaceable;
 	r->fd = fd;
 	r->layout = layout;
 	r->exact = !tls && !link_count(fd, &r->sent0, &r->received0);

@@ -35,6 +35,7 @@ struct link_record {
 	int fd;
 	bool open;		   /* fd is a connection that must be kept */
 	bool replaceable;	   /* the server takes other connections: this one may be lost */
+	bool remade;		   /* there was another one before */
 	bool used;		   /* a worker has sent or read something */
 	bool exact;		   /* the kernel counts its bytes: TCP, not TLS */
 	uint32_t layout;	   /* enum wire_layout */
@@ -105,7 +106,7 @@ void link_say_bye(struct link *l);
 
 /* The kernel's counts of a TCP connection: bytes handed to it, bytes taken from it. -ENOTSUP. */
 int link_count(int fd, uint64_t *sent, uint64_t *received);
-/* Fills the record of a new connection. */
+/* Fills the record of a new connection; whether it is replaceable is as it was. */
 void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls);
 
 #endif

@@ -87,7 +87,7 @@ void remote_fast_publish(struct remote *r, struct link *l);
 void remote_fast_withdraw(struct remote *r);
 bool remote_fast_failed(struct remote *r, struct error *e);
 bool remote_fast_watched(struct remote *r); /* somebody takes its answers */
-uint64_t remote_fast_waits_since(struct remote *r);
+uint64_t remote_fast_waits_since(struct remote *r, uint64_t *rtt_ns);
 /* Sends what is queued for faults, for the owner of @event_fd. False: there is no fast link. */
 bool remote_fast_send(struct remote *r, int event_fd);
 /* source_ops */

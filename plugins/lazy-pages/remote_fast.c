@@ -53,12 +53,13 @@ bool remote_fast_watched(struct remote *r)
 	return watched;
 }
 
-uint64_t remote_fast_waits_since(struct remote *r)
+uint64_t remote_fast_waits_since(struct remote *r, uint64_t *rtt_ns)
 {
 	uint64_t since;
 
 	pthread_mutex_lock(&r->fast_lock);
 	since = r->fast ? link_waits_since(r->fast) : 0;
+	*rtt_ns = r->fast ? link_pace(r->fast)->rtt_ns : 0;
 	pthread_mutex_unlock(&r->fast_lock);
 	return since;
 }

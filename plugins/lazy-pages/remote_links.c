@@ -48,7 +48,6 @@ struct links {
 	struct link_record *record[2]; /* 0: in the journal */
 	bool fast;		       /* slot 1 has answered, and is in the hands of the owners */
 	bool parked;
-	bool remade;	   /* slot 0 is not the first connection any more */
 	bool second_tried; /* slot 1 has been tried, or is useless */
 	bool silence_said;
 	uint64_t silent_ns; /* after so long without an answer a link is given up */
@@ -80,7 +79,7 @@ static void state_changed(struct links *l, const struct error *e)
 
 static bool can_be_lost(const struct links *l, unsigned slot)
 {
-	return slot == 1 || l->remade || l->record[0]->replaceable;
+	return slot == 1 || l->record[0]->remade || l->record[0]->replaceable;
 }
 
 static void connect_again(struct links *l)
@@ -166,13 +165,9 @@ static void connected(struct links *l, struct stream *s)
 		return;
 	}
 	if (!slot) {
-		bool replaceable = first->replaceable;
-
 		log_info(l->r->log, "%s: connected again", address(l));
 		link_record_open(l->record[0], stream_fd(s), first->layout,
 				 l->r->start->peer.tls != NULL);
-		l->record[0]->replaceable = replaceable;
-		l->remade = true;
 		stream_reset_on_close(s, true);
 	} else {
 		link_record_open(l->record[1], stream_fd(s), first->layout, true);
@@ -200,7 +195,7 @@ static void look_for_proof(struct links *l)
 		state_changed(l, NULL);
 	}
 	if (!first->replaceable &&
-	    (second || (l->remade && l->link[0] && link_proven(l->link[0])))) {
+	    (second || (first->remade && l->link[0] && link_proven(l->link[0])))) {
 		first->replaceable = true;
 		state_changed(l, NULL);
 		if (second)
@@ -310,7 +305,10 @@ static void set_window(struct links *l)
 	r->state.window = window;
 	r->state.rtt_ns = bulk ? link_pace(bulk)->rtt_ns : 0;
 	r->state.rate = bulk ? link_pace(bulk)->rate : 0;
-	if (r->bulk_pages < r->bulk_limit - r->bulk_limit / 4) {
+	/* Neither in the window nor in the store; or the next one who asks makes some in the store.
+	 */
+	if (r->bulk_pages < r->bulk_limit - r->bulk_limit / 4 &&
+	    (!r->bulk_pages || store_fresh(r->store) < store_chunks(r->store) / 2)) {
 		askers = r->room_waiters;
 		r->room_waiters = 0;
 	}
@@ -330,7 +328,7 @@ static int look_for_silence(struct links *l, uint64_t now)
 	int wait = -1;
 
 	for (unsigned i = 0; i < 2; i++) {
-		uint64_t since = 0, end;
+		uint64_t since = 0, rtt = 0, end;
 		struct error e = {0};
 
 		if (i && l->fast && remote_fast_failed(l->r, &e)) {
@@ -338,12 +336,14 @@ static int look_for_silence(struct links *l, uint64_t now)
 			continue;
 		}
 		if (i && l->fast)
-			since = remote_fast_waits_since(l->r);
+			since = remote_fast_waits_since(l->r, &rtt);
 		else if (l->link[i])
 			since = link_waits_since(l->link[i]);
+		if (since && !(i && l->fast))
+			rtt = link_pace(l->link[i])->rtt_ns;
 		if (!since)
 			continue;
-		end = since + l->silent_ns + 4 * link_pace(l->link[i])->rtt_ns;
+		end = since + l->silent_ns + 4 * rtt;
 		if (now < end) {
 			wait = sooner(wait, (int)((end - now) / 1000000) + 1);
 			continue;
@@ -370,11 +370,14 @@ static int look_for_silence(struct links *l, uint64_t now)
 
 static void end_told(struct links *l)
 {
+	int fd;
+
 	pthread_mutex_lock(&l->r->lock);
 	l->r->end = END_TOLD;
+	fd = l->r->end_fd;
 	pthread_mutex_unlock(&l->r->lock);
-	if (l->r->end_fd >= 0)
-		remote_tell_fd(l->r->end_fd);
+	if (fd >= 0)
+		remote_tell_fd(fd);
 }
 
 /* Every page is held, and the server is to know it. Returns how long to sleep at most, or -1. */
@@ -456,18 +459,22 @@ static void take_over(struct links *l)
 	struct remote_start *start = l->r->start;
 	struct error e = {0};
 	struct stream *s;
+	bool untouched;
 
 	if (!first->open) {
 		connect_again(l);
 		return;
 	}
-	if (first->used && first->replaceable) {
+	/* One that was made later was with the worker that died, but can be lost. */
+	if (first->used ? first->replaceable : first->remade) {
 		first->open = false;
 		close(first->fd);
 		connect_again(l);
 		return;
 	}
-	if (first->used && !first->exact) {
+	/* Unused, it can be taken as it is, if it is plain or if its TLS is here. */
+	untouched = !first->used && (start->stream || !start->peer.tls);
+	if (!untouched && !first->exact) {
 		error_set(&e, -ENOTSUP, "its place in the stream was with the worker that died");
 	} else {
 		s = !first->used && start->stream ? steal_pointer(&start->stream)

@@ -171,9 +171,9 @@ static void who_waits_for_room_is_left_alone_until_there_is_some(void **state)
 	struct player p;
 
 	(void)state;
-	bench_begin(&b, WIRE_32, 1);
+	bench_begin(&b, WIRE_32, 0);
 	player_begin(&p, &b);
-	player_get(&p, WHERE(1, 0), 1, true);
+	make_two_links(&b, &p);
 	atomic_store(&b.server->hold, 1);
 	/* far apart, so that they take much of the store and little of the window */
 	for (uint64_t i = 0; i < 200; i++)

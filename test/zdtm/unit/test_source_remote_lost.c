@@ -265,6 +265,37 @@ static void the_next_worker_has_the_same_connection(void **state)
 	bench_end(&b);
 }
 
+/* What the keeper has kept of the first connection is not taken for a later one. */
+static void an_unused_later_connection_is_made_anew(void **state)
+{
+	struct bench b;
+	struct player p;
+	int fds[2];
+	char c;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 0);
+	player_begin(&p, &b);
+	wait_for_two_links(&b, &p);
+	server_goes(&b);
+	wait_until(is_lost(&b));
+	server_comes(&b);
+	wait_until(!is_lost(&b));
+	source_close(b.source);
+	player_end(&p);
+	assert_true(b.j->link.open && b.j->link.remade && !b.j->link.used);
+	unix_pair(fds);
+	b.start.stream = stream_new(fds[0], NULL, false, NULL);
+	b.source = source_remote_new(&b.start, &b.checkpoint, b.j, &b.log);
+	player_begin(&p, &b);
+	player_get(&p, WHERE(0, 0), 64, true);
+	assert_int_equal(recv(fds[1], &c, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(errno, EAGAIN);
+	close(fds[1]);
+	player_end(&p);
+	bench_end(&b);
+}
+
 /* A source may be frozen at the other end: a plain end would tell it that all is well. */
 static void a_link_that_lies_is_kept_and_not_used(void **state)
 {
@@ -305,6 +336,7 @@ int main(void)
 		cmocka_unit_test(the_end_is_told_on_a_new_link_if_need_be),
 		cmocka_unit_test(an_end_that_nobody_can_be_told_is_an_end),
 		cmocka_unit_test(the_next_worker_has_the_same_connection),
+		cmocka_unit_test(an_unused_later_connection_is_made_anew),
 		cmocka_unit_test(a_link_that_lies_is_kept_and_not_used),
 	};
 
