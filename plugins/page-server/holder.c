@@ -20,7 +20,6 @@
 
 #define BACKOFF_MAX_MS 1000
 #define SHORT_LIFE_NS  UINT64_C(1000000000)
-#define LOOK_MS	       1000 /* in case a signal has been missed */
 
 struct holder {
 	struct holder_state *state;
@@ -115,7 +114,7 @@ int holder_run(struct holder_state *state, const struct log *log, holder_fn *fn,
 			break;
 		if (ended == h.server)
 			server_died(&h, status);
-		poll(&p, 1, LOOK_MS);
+		poll(&p, 1, -1);
 		take_signals(&h);
 	}
 	close(h.signal_fd);
