@@ -3,8 +3,8 @@
 
 Every test of the modules below runs again as it stands there, in each of three modes (see
 harness/remote.py): our page server, stock CRIU's, and a source that `criu dump --lazy-pages` has
-frozen. Where a test runs both held and racing, one of the two is chosen by the seed, and in time
-both come up.
+frozen. Where a test runs both held and racing, one of the two is chosen by the seed: racing most of
+the time, for that is sooner over; in time both come up.
 """
 
 import random
@@ -51,4 +51,4 @@ def remote(request, mode, big_pipes):
 @pytest.fixture
 def held(request, mode, seed):
     return paths.manager_name() == "ours" and \
-        random.Random(f"{seed} {request.node.name}").random() < 0.5
+        random.Random(f"{seed} {request.node.name}").random() < 0.25
