@@ -9,7 +9,8 @@ from harness import paths
 from harness import remote as remotes
 
 VERSIONS = ["4.1", None]
-PROGRAMS = [("content_sparse",), ("event_torture", "mix", 2, 1500)]
+# None of them asks for MADV_WIPEONFORK before the dump, which is lost in images of 4.1.
+PROGRAMS = [("content_sparse",), ("who_threads_random",), ("event_fork", "deep")]
 
 
 @pytest.fixture(params=remotes.MODES)
@@ -22,9 +23,9 @@ def remote(request, version, big_pipes):
 @pytest.mark.skipif(not remotes.client_is_built(), reason="this build has no client")
 @pytest.mark.parametrize("version", VERSIONS, ids=["4.1", "4.2"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p[0])
-def test_our_client_of_either_version(case, held, program):
+def test_our_client_of_either_version(case, program):
     """The layout follows from the images; the restore is always the newer CRIU's."""
-    case(*program).run(held=held)
+    case(*program).run()
 
 
 @pytest.mark.parametrize("remote", ["our-server"], indirect=True)
@@ -43,11 +44,11 @@ def test_stock_client_of_either_version(case, version):
                     reason="stock knows one layout only")
 @pytest.mark.parametrize("remote", ["stock-server"], indirect=True)
 @pytest.mark.parametrize("version", VERSIONS, ids=["4.1", "4.2"])
-def test_layout_that_the_images_do_not_tell(case, version, held):
+def test_layout_that_the_images_do_not_tell(case, version):
     """The images are of 4.1, and have the older counts only."""
     c = case("content_heap")
     c.start()
     c.dump_here(version="4.1")
-    c.serve("--ps-layout", 24 if version else 32, held=held)
+    c.serve("--ps-layout", 24 if version else 32)
     c.restore()
     c.finish()
