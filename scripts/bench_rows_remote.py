@@ -6,7 +6,7 @@ import statistics
 from bench_rows import (OURS, QUANTILES, STOCK, Row, Values, compared, drain_of, figure,
                         latencies, quantile)
 
-PING, STREAM, STREAM_NEW = "bare round trip", "bare stream", "bare stream into new memory"
+PING, STREAM, STREAM_PLACED = "bare round trip", "bare stream", "bare stream and UFFDIO_COPY"
 ONE_CLIENT = "ours, one client"
 CROWD = 64       # clients at once
 STARVED = 0.5    # of an equal share
@@ -76,7 +76,7 @@ def rows_faults(prefix):
 def rows_drain(prefix):
     def evaluate(runs, _):
         ours, rows = drain_of(runs, OURS), []
-        for side, limit in ((STREAM, 0.9), (STREAM_NEW, None)):
+        for side, limit in ((STREAM, 0.9), (STREAM_PLACED, None)):
             bare = figure(runs, side, "ms", lambda r: r["ns"] / 1e6)
             rows.append(Row(f"{prefix}: beside a {side}", ours, bare,
                             f">= {limit} of its speed" if limit else "-",

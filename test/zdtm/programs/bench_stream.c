@@ -1,34 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What a path carries, for scripts/bench, without any memory manager at either end:
- *	serve ADDR PORT FILE		sends bytes of FILE with sendfile() to whoever asks; prints
- *					the port
- *	ping ADDR PORT COUNT		asks for 4 KiB again and again, prints the nanoseconds of
- *					each round trip
- *	pull ADDR PORT MIB hot|new	asks for all of that at once and receives it into one
- *buffer, or into memory that has not been touched before; prints the nanoseconds from the question
- *to the last byte
+ *
+ *	serve ADDR PORT FILE	sends bytes of FILE with sendfile() to whoever asks; prints the port
+ *	ping ADDR PORT COUNT	asks for 4 KiB again and again; prints each round trip
+ *	pull ADDR PORT MIB	asks for all of that at once and receives it into one buffer
+ *	place ADDR PORT MIB	the same; a second thread places what has come with UFFDIO_COPY
+ *
+ * Times are nanoseconds from the question to the last byte.
  */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ANSWER 4096UL
 #define BUFFER (1UL << 20)
+#define PIECE  (256L << 10)
+#define PIECES 8
 
 struct question {
 	uint64_t offset, length;
@@ -37,6 +41,14 @@ struct question {
 
 struct guest {
 	int fd, file;
+};
+
+struct placing {
+	uint64_t bytes;
+	char *area;
+	int uffd;
+	sem_t empty, full; /* pieces */
+	char piece[PIECES][PIECE];
 };
 
 static _Noreturn void die(const char *what)
@@ -129,24 +141,81 @@ static void ping(int fd, unsigned long count)
 	}
 }
 
-static void pull(int fd, uint64_t bytes, bool new)
+/* What is not placed ends in the one buffer, which stays hot. */
+static void pull(int fd, uint64_t bytes)
 {
-	char *to = mmap(NULL, new ? bytes : BUFFER, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t began, got = 0;
+	char *buffer = malloc(BUFFER);
+	uint64_t began = clock_ns(), got = 0;
+	ssize_t n;
 
-	if (to == MAP_FAILED || madvise(to, new ? bytes : BUFFER, MADV_NOHUGEPAGE))
-		die("mmap");
-	began = clock_ns();
+	if (!buffer)
+		die("malloc");
 	ask(fd, 0, bytes);
 	while (got < bytes) {
-		uint64_t left = bytes - got;
-		ssize_t n = recv(fd, new ? to + got : to, left < BUFFER ? left : BUFFER, 0);
-
+		n = recv(fd, buffer, bytes - got < BUFFER ? bytes - got : BUFFER, 0);
 		if (n <= 0)
 			die("recv");
 		got += (uint64_t)n;
 	}
+	printf("%lu\n", clock_ns() - began);
+}
+
+static void *place_thread(void *arg)
+{
+	struct placing *p = arg;
+
+	for (uint64_t at = 0; at < p->bytes; at += PIECE) {
+		struct uffdio_copy c = {
+			.dst = (uintptr_t)(p->area + at),
+			.src = (uintptr_t)p->piece[at / PIECE % PIECES],
+			.len = PIECE,
+		};
+
+		sem_wait(&p->full);
+		if (ioctl(p->uffd, UFFDIO_COPY, &c))
+			die("UFFDIO_COPY");
+		sem_post(&p->empty);
+	}
+	return NULL;
+}
+
+static void placing_start(struct placing *p)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+
+	p->area = mmap(NULL, p->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	reg.range = (struct uffdio_range){(uintptr_t)p->area, p->bytes};
+	if (p->area == MAP_FAILED || madvise(p->area, p->bytes, MADV_NOHUGEPAGE) || p->uffd < 0 ||
+	    ioctl(p->uffd, UFFDIO_API, &api) || ioctl(p->uffd, UFFDIO_REGISTER, &reg))
+		die("userfaultfd");
+	sem_init(&p->empty, 0, PIECES);
+	sem_init(&p->full, 0, 0);
+}
+
+/* One thread receives, another one places; they take turns with a few pieces. */
+static void pull_and_place(int fd, uint64_t bytes)
+{
+	struct placing *p = calloc(1, sizeof(*p));
+	uint64_t began;
+	pthread_t thread;
+
+	if (!p)
+		die("calloc");
+	p->bytes = bytes;
+	placing_start(p);
+	if (pthread_create(&thread, NULL, place_thread, p))
+		die("pthread_create");
+	began = clock_ns();
+	ask(fd, 0, bytes);
+	for (uint64_t at = 0; at < bytes; at += PIECE) {
+		sem_wait(&p->empty);
+		if (recv(fd, p->piece[at / PIECE % PIECES], PIECE, MSG_WAITALL) != PIECE)
+			die("recv");
+		sem_post(&p->full);
+	}
+	pthread_join(thread, NULL);
 	printf("%lu\n", clock_ns() - began);
 }
 
@@ -155,15 +224,17 @@ int main(int argc, char **argv)
 	struct sockaddr_in at = {.sin_family = AF_INET};
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (argc < 5 || inet_pton(AF_INET, argv[2], &at.sin_addr) != 1)
+	if (argc != 5 || inet_pton(AF_INET, argv[2], &at.sin_addr) != 1)
 		return 2;
 	at.sin_port = htons((uint16_t)atoi(argv[3]));
 	if (!strcmp(argv[1], "serve"))
 		serve(&at, argv[4]);
 	else if (!strcmp(argv[1], "ping"))
 		ping(reach(&at), strtoul(argv[4], NULL, 0));
-	else if (!strcmp(argv[1], "pull") && argc == 6)
-		pull(reach(&at), strtoull(argv[4], NULL, 0) << 20, !strcmp(argv[5], "new"));
+	else if (!strcmp(argv[1], "pull"))
+		pull(reach(&at), strtoull(argv[4], NULL, 0) << 20);
+	else if (!strcmp(argv[1], "place"))
+		pull_and_place(reach(&at), strtoull(argv[4], NULL, 0) << 20);
 	else
 		return 2;
 	return 0;
