@@ -190,22 +190,30 @@ static bool dump_is_over(const struct attach *a)
 	return dump_has_ended(a->dump);
 }
 
+/* A large process takes its time to die after it was killed. */
+static bool tasks_are_gone(const struct attach *a)
+{
+	for (size_t i = 0; i < a->dump->ntasks; i++)
+		if (!task_is_gone(a->dump->tasks[i].pid))
+			return false;
+	return true;
+}
+
 static int given_up(struct attach *a, bool again)
 {
 	struct error e = {0};
 
 	if (again && held_finish(&a->held, true, &e))
 		log_warn(a->log, "%s", e.text);
-	if (!wait_until(a, dump_is_over))
-		log_warn(a->log, "dump %d has been told to end and still runs", a->dump->pid);
-	for (size_t i = 0; i < a->dump->ntasks; i++) {
-		if (task_is_gone(a->dump->tasks[i].pid) ||
-		    task_is_traced(a->dump->tasks[i].pid, a->dump->pid))
-			continue;
+	if (!wait_until(a, dump_is_over)) {
+		log_error(a->log, "dump %d has been told to end and still runs", a->dump->pid);
+		return 1;
+	}
+	if (!wait_until(a, tasks_are_gone)) {
 		log_error(a->log,
-			  "the source's process %d runs on, although a destination holds "
-			  "everything: there may be two copies of it",
-			  a->dump->tasks[i].pid);
+			  "dump %d has ended and not all of its tasks have, although a "
+			  "destination holds everything: there may be two copies of them",
+			  a->dump->pid);
 		return 1;
 	}
 	log_info(a->log, "the source has ended; the migration is complete");

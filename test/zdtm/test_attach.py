@@ -5,6 +5,7 @@ The source is given up when a destination holds everything, and at no other time
 frozen and whole, whatever happens to destinations; and whoever dies, it either goes on or has gone.
 """
 
+import json
 import pathlib
 import random
 import signal
@@ -229,6 +230,31 @@ def test_abort_lets_the_source_go_on_and_refuses_every_client(migration, how):
         assert m.refused()
     m.goes_on()
     assert m.command("abort")[0] == 1
+
+
+@pytest.mark.parametrize("round_", range(6))
+def test_abort_while_the_server_dies(migration, seed, round_):
+    m = migration("content_moving", 1).attach()
+    server, at = m.wait_server(), random.Random(seed + round_).random() * 0.01
+    timer = threading.Timer(at, processes.kill, [server])
+    timer.start()
+    assert m.command("abort")[0] == 0
+    timer.join()
+    m.goes_on()
+
+
+def test_status_shows_the_source_that_waits(migration):
+    m = migration().attach()
+    with m.client() as c:
+        pid, vaddr, pages = max(m.ranges(), key=lambda r: r[2])
+        c.get(pid, vaddr, pages)
+        code, text = m.command("status", m.server.pid, "--json")
+    told = json.loads(text)
+    assert code == 0 and told["state"] == "attached" and told["dump"] == m.dump.pid
+    assert told["address"] == f"127.0.0.1:{m.port}" and told["bytes"] == pages * 4096
+    assert [(t["real_pid"], t["state"]) for t in told["tasks"]] == [(p, "frozen") for p in m.pids]
+    assert m.command("abort")[0] == 0
+    m.goes_on()
 
 
 def test_abort_of_nobody_and_of_one_of_two(migration):
