@@ -22,6 +22,7 @@
 
 #define ASK_MS	 15000 /* the server may have to wait for the dump */
 #define WAIT_SEC 60
+#define TRIES	 10 /* servers that die under our question */
 
 enum exit_code {
 	EXIT_DONE = 0,
@@ -112,17 +113,38 @@ static bool is_wanted(const struct wanted *w, struct json_object *document)
 	       is_wanted_address(w, text_of(document, "address"));
 }
 
+/*
+ * Asks whoever serves on the control socket of process @pid, over *@fd if that is a connection. A
+ * server that dies meanwhile is followed by another, which the same request goes to.
+ */
+static int ask_server(int *fd, pid_t pid, const char *request, struct json_object **reply,
+		      struct error *e)
+{
+	int ret = -ECONNRESET;
+
+	for (int i = 0; i < TRIES && (ret == -ECONNRESET || ret == -EPIPE); i++) {
+		if (*fd < 0)
+			*fd = control_connect(pid, ASK_MS, e);
+		if (*fd < 0)
+			return *fd;
+		ret = control_ask(*fd, request, -1, ASK_MS, reply, e);
+		if (ret)
+			close(steal_fd(fd));
+	}
+	return ret;
+}
+
 /* Keeps the first one that is wanted and counts the others. */
 static void look_at(const struct wanted *w, pid_t pid, struct server *s)
 {
 	struct json_object *document = NULL;
 	_cleanup_close_ int fd = -1;
 	struct error e = {0};
+	int ret = ask_server(&fd, pid, "status", &document, &e);
 
-	fd = control_connect(pid, ASK_MS, &e);
-	if (fd == -ECONNREFUSED || fd == -ENOENT)
+	if (ret == -ECONNREFUSED || ret == -ENOENT)
 		return;
-	if (fd < 0 || control_ask(fd, "status", -1, ASK_MS, &document, &e)) {
+	if (ret) {
 		fprintf(stderr, "Warn: process %d: %s\n", pid, e.text);
 		return;
 	}
@@ -166,28 +188,12 @@ static int find_server(const struct wanted *w, struct server *s)
 	return EXIT_DONE;
 }
 
-/* A server that dies meanwhile is followed by another, which the same request goes to. */
-static int ask_server(const struct wanted *w, struct server *s, struct json_object **reply,
-		      struct error *e)
-{
-	int ret = control_ask(s->fd, w->action, -1, ASK_MS, reply, e);
-
-	for (int i = 0; i < 10 && (ret == -ECONNRESET || ret == -EPIPE); i++) {
-		close(s->fd);
-		s->fd = control_connect(pid_of(s->document, "pid"), ASK_MS, e);
-		if (s->fd < 0)
-			return s->fd;
-		ret = control_ask(s->fd, w->action, -1, ASK_MS, reply, e);
-	}
-	return ret;
-}
-
 static int ask(const struct wanted *w, struct server *s)
 {
 	struct json_object *reply, *done;
 	struct error e = {0};
 	int code = EXIT_DONE;
-	int ret = ask_server(w, s, &reply, &e);
+	int ret = ask_server(&s->fd, pid_of(s->document, "pid"), w->action, &reply, &e);
 
 	/* All of it has gone, as it does when it is done: the source tells. */
 	if (ret == -ECONNREFUSED || ret == -ENOENT)
