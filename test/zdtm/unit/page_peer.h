@@ -85,12 +85,12 @@ static inline bool receive_all_of(int fd, void *to, size_t len)
 struct page_server {
 	struct net_address address;
 	enum wire_layout layout;
-	unsigned takes;	     /* connections; then it does not listen any more. 0: any number */
-	unsigned most_pages; /* of one answer, at random up to it; 0: all that is asked */
-	unsigned pause_us;   /* before an answer, at random up to it */
-	bool any_number;     /* of GETs, more than can be logged */
-	atomic_uint hold;    /* bit N: connection N (0 is the first) gets no answers */
-	atomic_bool lie;     /* an answer is of the page behind */
+	unsigned takes;		/* connections; then it does not listen any more. 0: any number */
+	atomic_uint most_pages; /* of one answer, at random up to it; 0: all that is asked */
+	atomic_uint pause_us;	/* before an answer, at random up to it */
+	bool any_number;	/* of GETs, more than can be logged */
+	atomic_uint hold;	/* bit N: connection N (0 is the first) gets no answers */
+	atomic_bool lie;	/* an answer is of the page behind */
 	atomic_uint connections, gets, closes, wrong, ends;
 	atomic_uint pages; /* sent */
 	struct peer_get_seen {
@@ -101,7 +101,7 @@ struct page_server {
 	int listener;
 	atomic_bool stop;
 	pthread_t thread;
-	pthread_mutex_t lock; /* protects fd */
+	pthread_mutex_t lock; /* protects fd and seen */
 	struct peer_connection {
 		struct page_server *server;
 		unsigned number;
@@ -116,24 +116,27 @@ static inline bool peer_serve_get(struct peer_connection *c, const struct wire_h
 	struct page_server *s = c->server;
 	uint64_t page = h->vaddr >> PAGE_SHIFT, npages = h->npages;
 	uint64_t where = WHERE(h->id - PEER_PID(0), page);
-	unsigned n = atomic_fetch_add(&s->gets, 1);
+	unsigned n, most = s->most_pages, pause = s->pause_us;
 	_cleanup_free_ char *bytes = NULL;
 
+	pthread_mutex_lock(&s->lock);
+	n = atomic_load(&s->gets);
+	s->seen[n % PEER_LOG] = (struct peer_get_seen){c->number, where, npages};
+	atomic_store(&s->gets, n + 1);
+	pthread_mutex_unlock(&s->lock);
 	if (h->id - PEER_PID(0) >= PEER_FILES || h->vaddr % PAGE_SIZE || !npages || h->flags ||
 	    page + npages > PEER_PAGES || (n >= PEER_LOG && !s->any_number)) {
 		atomic_fetch_add(&s->wrong, 1);
 		return false;
 	}
-	s->seen[n % PEER_LOG] = (struct peer_get_seen){c->number, where, npages};
-	while (atomic_load(&s->hold) >> c->number & 1 && !atomic_load(&s->stop))
+	while (c->number < 32 && atomic_load(&s->hold) >> c->number & 1 && !atomic_load(&s->stop))
 		usleep(200);
 	if (atomic_load(&s->stop))
 		return false;
-	if (s->pause_us)
-		usleep((useconds_t)random_below(r, s->pause_us));
-	if (s->most_pages) {
-		uint64_t most = 1 + random_below(r, s->most_pages);
-
+	if (pause)
+		usleep((useconds_t)random_below(r, pause));
+	if (most) {
+		most = 1 + (unsigned)random_below(r, most);
 		npages = MIN(npages, most);
 	}
 	where += atomic_load(&s->lie);
@@ -222,6 +225,19 @@ static inline void page_server_cut(struct page_server *s)
 		if (s->c[i].server && s->c[i].fd >= 0)
 			shutdown(s->c[i].fd, SHUT_RDWR);
 	pthread_mutex_unlock(&s->lock);
+}
+
+/* Whether connection @n has not ended, and nothing has come on it that was not taken. */
+static inline bool page_server_has(struct page_server *s, unsigned n)
+{
+	bool has;
+	char c;
+
+	pthread_mutex_lock(&s->lock);
+	has = s->c[n].fd >= 0 && recv(s->c[n].fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+	      errno == EAGAIN;
+	pthread_mutex_unlock(&s->lock);
+	return has;
 }
 
 static inline void page_server_stop(struct page_server *s)

@@ -26,6 +26,8 @@ struct bench {
 	struct log log;
 	struct source *source;
 	struct error e;
+	int kept[256]; /* descriptors that the source may still write to */
+	unsigned nkept;
 };
 
 struct player {
@@ -64,6 +66,8 @@ static inline void bench_begin(struct bench *b, enum wire_layout layout, unsigne
 static inline void bench_end(struct bench *b)
 {
 	source_close(b->source);
+	while (b->nkept)
+		close(b->kept[--b->nkept]);
 	if (b->j->link.open)
 		close(b->j->link.fd);
 	remote_disconnect(&b->start);
@@ -71,6 +75,12 @@ static inline void bench_end(struct bench *b)
 	close(b->log.fd);
 	free(b->server);
 	free(b->j);
+}
+
+static inline void bench_keep(struct bench *b, int fd)
+{
+	assert_true(b->nkept < ARRAY_SIZE(b->kept));
+	b->kept[b->nkept++] = fd;
 }
 
 static inline struct source_state bench_state(struct bench *b)
@@ -95,8 +105,8 @@ static inline void player_begin(struct player *p, struct bench *b)
 
 static inline void player_end(struct player *p)
 {
-	close(p->event_fd);
-	close(p->epoll_fd);
+	bench_keep(p->b, p->event_fd);
+	bench_keep(p->b, p->epoll_fd);
 	free(p->scratch);
 }
 
