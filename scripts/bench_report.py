@@ -17,8 +17,8 @@ def markdown(about, table, all_runs, failures):
     for r in table:
         ratio = "-" if r.ratio is None else f"{r.ratio:.2f}" if r.ratio >= 0.1 else f"{r.ratio:.3f}"
         out.append(f"| {r.name} | {r.ours} | {r.other} | {ratio} | {r.target} | {r.verdict()} |")
-    out += ["", "Medians, with the least and the most in brackets. Every run checked every page that it "
-            "restored or got."]
+    out += ["", "Medians, with the least and the most in brackets. Every run checked every page "
+            "that it restored or got."]
     if rows.others(all_runs).median() > 100 * rows.NOISY:
         out += ["", "The machine was NOT quiet. Figures of different rows, or of this page and "
                 "another, cannot be compared; ratios are loose."]

@@ -16,7 +16,7 @@ STARVED = 0.5    # of an equal share
 WORKLOADS = {
     "near-faults": {"kind": "remote", "mode": "random", "mib": 256, "way": "loopback",
                     "stock_cap": 300, "rows": "fault latency, remote"},
-    "far-faults": {"kind": "remote", "mode": "random", "mib": 128, "way": "far",
+    "far-faults": {"kind": "remote", "mode": "random", "mib": 64, "way": "far",
                    "stock_cap": 300, "rows": "fault latency, remote"},
     "near-drain": {"kind": "remote", "mode": "idle", "mib": 1024, "way": "loopback",
                    "rows": "drain, remote"},
