@@ -257,6 +257,9 @@ static void send_all(struct links *l, uint64_t now)
 {
 	struct link *first = l->link[0], *probe = l->fast ? NULL : l->link[1];
 
+	/* A source that reads anything behind CLOSE takes it for a failure, and goes on. */
+	if (l->end_ns)
+		return;
 	if (probe && link_outstanding(probe))
 		probe = NULL;
 	if (l->parked && probe) {

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * States of the links in which nothing would ever happen again by itself, or too much: a page must
+ * come if any way to it is open, and the end is the last that a source hears.
+ */
+#include "remote_bench.h"
+
+/* A stock dump that reads anything behind CLOSE has failed, and lets its tasks run on. */
+static void nothing_is_sent_behind_the_end(void **state)
+{
+	unsigned gets;
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 1);
+	player_begin(&p, &b);
+	player_get(&p, WHERE(0, 0), 1, true);
+	gets = atomic_load(&b.server->gets);
+	atomic_store(&b.server->hold, 1);
+	for (uint64_t i = 1; i <= 3; i++)
+		assert_int_equal(player_want(&p, WHERE(0, i * 64), 15, false), 0);
+	wait_until(atomic_load(&b.server->gets) > gets);
+	assert_int_equal(source_finish(b.source, p.event_fd), -EAGAIN);
+	usleep(50000 * SLOWNESS);
+	b.server->most_pages = 3; /* what their tasks, who have ended, do not need any more */
+	b.server->pause_us = 50000;
+	atomic_store(&b.server->hold, 0);
+	wait_until(!source_finish(b.source, p.event_fd));
+	wait_until(atomic_load(&b.server->ends) == 1);
+	assert_int_equal(atomic_load(&b.server->closes), 1);
+	assert_int_equal(atomic_load(&b.server->gets), gets + 3);
+	player_end(&p);
+	bench_end(&b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_is_sent_behind_the_end),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
