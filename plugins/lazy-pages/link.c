@@ -368,8 +368,11 @@ int link_resume(struct link *l, uint64_t now, struct error *e)
 			pace_asked(&l->pace, (uint64_t)request(l, n)->npages << PAGE_SHIFT, now);
 	l->resumed = r->asked;
 	at = l->received - answer(l)->began;
-	if (answer(l)->number == r->asked)
-		return 0;
+	if (answer(l)->number == r->asked) {
+		/* The source waits for our end, and for nothing else. */
+		l->closed = r->asked && !request(l, r->asked - 1)->npages;
+		return at ? error_set(e, -EPROTO, "bytes came that nobody asked for") : 0;
+	}
 	if (!request(l, answer(l)->number)->npages)
 		return at < STATUS_BYTES ? 0 : end_of_all(l, now, e);
 	if (at < header)
