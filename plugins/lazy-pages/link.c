@@ -85,13 +85,16 @@ int link_count(int fd, uint64_t *sent, uint64_t *received)
 
 void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls)
 {
-	bool remade = r->layout != WIRE_UNKNOWN, replaceable = r->replaceable;
-
-	memset(r, 0, sizeof(*r));
-	r->remade = remade;
-	r->replaceable = replaceable;
-	r->fd = fd;
+	/* Between any two of these a worker may be killed: the layout must never be lost. */
+	r->open = false;
+	commit_barrier();
+	r->remade = r->layout != WIRE_UNKNOWN;
 	r->layout = layout;
+	r->fd = fd;
+	r->used = false;
+	r->asked = 0;
+	memset(r->answer, 0, sizeof(r->answer));
+	r->active = 0;
 	r->exact = !tls && !link_count(fd, &r->sent0, &r->received0);
 	commit_barrier();
 	r->open = true;
