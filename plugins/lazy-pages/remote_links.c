@@ -344,8 +344,12 @@ static int look_for_silence(struct links *l, uint64_t now)
 			since = link_waits_since(l->link[i]);
 		if (since && !(i && l->fast))
 			rtt = link_pace(l->link[i])->rtt_ns;
-		if (!since)
+		if (!since) {
+			/* Owners ask there without a word to us. */
+			if (i && l->fast)
+				wait = sooner(wait, (int)(SILENT_MIN_NS / 1000000));
 			continue;
+		}
 		end = since + l->silent_ns + 4 * rtt;
 		if (now < end) {
 			wait = sooner(wait, (int)((end - now) / 1000000) + 1);

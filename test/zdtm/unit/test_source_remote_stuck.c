@@ -5,6 +5,43 @@
  */
 #include "remote_bench.h"
 
+static void wait_for_two_links(struct bench *b, struct player *p)
+{
+	uint64_t page = PEER_PAGES - 64;
+
+	for (; bench_state(b).links < 2; page -= 64) {
+		assert_true(page > PEER_PAGES / 2);
+		player_get(p, WHERE(1, page), 1, true);
+		usleep(2000 * SLOWNESS);
+	}
+}
+
+/* The one who has asked does nothing more than wait. */
+static void wait_for_page(struct player *p, uint64_t where)
+{
+	while (!player_fetch(p, where, 1))
+		assert_true(player_wait(p, WAIT_MS * SLOWNESS));
+}
+
+/* The thread of the links has gone to sleep before, for there was nothing to wait for. */
+static void a_second_link_that_falls_silent_is_given_up(void **state)
+{
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 0);
+	player_begin(&p, &b);
+	wait_for_two_links(&b, &p);
+	usleep(100000 * SLOWNESS);
+	atomic_store(&b.server->hold, 2);
+	assert_int_equal(player_want(&p, WHERE(0, 5), 1, true), 0);
+	wait_for_page(&p, WHERE(0, 5));
+	assert_in_range(bench_state(&b).lost_times, 1, 3);
+	player_end(&p);
+	bench_end(&b);
+}
+
 /* A stock dump that reads anything behind CLOSE has failed, and lets its tasks run on. */
 static void nothing_is_sent_behind_the_end(void **state)
 {
@@ -37,6 +74,7 @@ static void nothing_is_sent_behind_the_end(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_second_link_that_falls_silent_is_given_up),
 		cmocka_unit_test(nothing_is_sent_behind_the_end),
 	};
 
