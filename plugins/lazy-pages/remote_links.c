@@ -118,7 +118,7 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 	if (proven)
 		l->second_tried = false;
 	state_changed(l, proven ? e : NULL);
-	if (slot == 0)
+	if (slot == 0 || l->parked)
 		connect_again(l);
 	/* What it owed is queued again, perhaps after the queue has been looked at. */
 	remote_kick(l->r);
@@ -224,7 +224,8 @@ static void take_connection(struct links *l)
 		connected(l, s);
 	else if (failed)
 		log_debug(l->r->log, "no second connection: %s", e.text);
-	if (failed && !l->link[0] && !l->parked) /* lost while the connector was busy with that */
+	/* Lost while the connector was busy with that. */
+	if (failed && !l->link[0] && !(l->parked && l->link[1]))
 		connect_again(l);
 }
 

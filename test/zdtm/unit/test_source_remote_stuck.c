@@ -42,6 +42,28 @@ static void a_second_link_that_falls_silent_is_given_up(void **state)
 	bench_end(&b);
 }
 
+/* The first connection is kept and not used; the only other one is lost before it has answered. */
+static void beside_a_link_that_is_kept_others_are_made_again(void **state)
+{
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 0);
+	player_begin(&p, &b);
+	atomic_store(&b.server->lie, true);
+	atomic_store(&b.server->hold, 2);
+	assert_int_equal(player_want(&p, WHERE(0, 64), 1, true), 0);
+	wait_until(bench_state(&b).parked);
+	wait_until(atomic_load(&b.server->gets) == 2);
+	atomic_store(&b.server->lie, false);
+	page_server_cut(b.server);
+	wait_for_page(&p, WHERE(0, 64));
+	wait_until(!bench_state(&b).parked);
+	player_end(&p);
+	bench_end(&b);
+}
+
 /* A stock dump that reads anything behind CLOSE has failed, and lets its tasks run on. */
 static void nothing_is_sent_behind_the_end(void **state)
 {
@@ -75,6 +97,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_second_link_that_falls_silent_is_given_up),
+		cmocka_unit_test(beside_a_link_that_is_kept_others_are_made_again),
 		cmocka_unit_test(nothing_is_sent_behind_the_end),
 	};
 
