@@ -356,6 +356,13 @@ int link_resume(struct link *l, uint64_t now, struct error *e)
 
 	if (!r->used)
 		return 0;
+	if (r->asked && answer(l)->number == r->asked && !request(l, r->asked - 1)->npages) {
+		/* After the end nothing is sent or read, and the connection may be half closed. */
+		l->closed = true;
+		l->sent = r->asked * header;
+		l->received = answer(l)->began;
+		return 0;
+	}
 	if (!r->exact || link_count(r->fd, &sent, &received))
 		return error_set(e, -ENOTSUP, "the place in the stream cannot be found again");
 	l->sent = sent - r->sent0;

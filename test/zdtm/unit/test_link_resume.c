@@ -283,6 +283,28 @@ static void a_new_worker_meets_the_end_where_it_is(void **state)
 	}
 }
 
+static void an_end_that_was_told_is_not_told_again(void **state)
+{
+	const int32_t good = 0;
+	struct bench b;
+	char c;
+
+	(void)state;
+	bench_tcp(&b, WIRE_24);
+	assert_int_equal(link_close(b.link, now_ns()), 0);
+	bench_flush(&b);
+	assert_true(send_all_of(b.server, &good, sizeof(good)));
+	assert_int_equal(bench_pump_all(&b), 0);
+	link_say_bye(b.link); /* that far, and no further */
+	next_worker(&b);
+	assert_true(link_closed(b.link) && link_closing(b.link));
+	bench_flush(&b);
+	for (unsigned i = 0; i < WIRE_24; i++)
+		assert_true(receive_all_of(b.server, &c, 1));
+	assert_int_equal(recv(b.server, &c, 1, 0), 0);
+	bench_free(&b);
+}
+
 static void a_status_that_was_read_before_still_counts(void **state)
 {
 	const int32_t bad = -1;
@@ -404,6 +426,7 @@ int main(void)
 		cmocka_unit_test(a_new_worker_goes_on_at_every_byte_sent),
 		cmocka_unit_test(one_after_the_other_may_die),
 		cmocka_unit_test(a_new_worker_meets_the_end_where_it_is),
+		cmocka_unit_test(an_end_that_was_told_is_not_told_again),
 		cmocka_unit_test(a_status_that_was_read_before_still_counts),
 		cmocka_unit_test(the_pace_is_not_measured_by_what_the_other_asked),
 		cmocka_unit_test(what_never_was_used_is_taken_as_it_is),

@@ -69,6 +69,47 @@ static void what_was_on_its_way_comes_on_the_next_link(void **state)
 	}
 }
 
+/* Nothing comes and nothing ends: a firewall, or a server that stands still. */
+static void a_silent_link_is_given_up_where_there_can_be_another(void **state)
+{
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 0);
+	player_begin(&p, &b);
+	wait_for_two_links(&b, &p);
+	atomic_store(&b.server->hold, 3);
+	assert_int_equal(player_want(&p, WHERE(0, 64), 10, false), 0);
+	player_get(&p, WHERE(0, 0), 1, true);
+	player_get(&p, WHERE(0, 64), 10, false);
+	assert_in_range(bench_state(&b).lost_times, 1, 2);
+	assert_non_null(strstr(bench_state(&b).why, "silent for"));
+	player_end(&p);
+	bench_end(&b);
+}
+
+static void a_silent_link_that_may_be_the_only_one_is_kept(void **state)
+{
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 1);
+	player_begin(&p, &b);
+	player_get(&p, WHERE(1, 0), 1, true);
+	atomic_store(&b.server->hold, 1);
+	assert_int_equal(player_want(&p, WHERE(0, 64), 10, false), 0);
+	while (player_wait(&p, 2500))
+		assert_false(player_fetch(&p, WHERE(0, 64), 10));
+	assert_int_equal(bench_state(&b).lost_times, 0);
+	assert_true(page_server_has(b.server, 0));
+	atomic_store(&b.server->hold, 0);
+	player_get(&p, WHERE(0, 64), 10, false);
+	player_end(&p);
+	bench_end(&b);
+}
+
 static void *cut_now_and_then(void *arg)
 {
 	struct bench *b = arg;
@@ -328,6 +369,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_on_its_way_comes_on_the_next_link),
+		cmocka_unit_test(a_silent_link_is_given_up_where_there_can_be_another),
+		cmocka_unit_test(a_silent_link_that_may_be_the_only_one_is_kept),
 		cmocka_unit_test(pages_are_right_while_links_come_and_go),
 		cmocka_unit_test(a_server_that_was_away_is_found_again),
 		cmocka_unit_test(a_page_in_the_queue_is_promoted),
