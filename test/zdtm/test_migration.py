@@ -13,14 +13,12 @@ import time
 import pytest
 
 from harness import container, paths
-from harness import remote as remotes
 from harness.migration import Move
 
 KEYS, SIZE = 40000, 1500  # 60 MB
 
 pytestmark = pytest.mark.skipif(bool(container.can_run()), reason=container.can_run())
-needs_client = pytest.mark.skipif(not remotes.client_is_built(),
-                                  reason="this build has no client of page servers")
+about_ours = pytest.mark.skipif(paths.manager_name() == "stock", reason="about our own manager")
 
 
 @pytest.fixture
@@ -42,7 +40,6 @@ def test_redis_moves_eagerly(move):
     move.check()
 
 
-@needs_client
 def test_redis_moves_by_post_copy(move):
     move.post_copy(paths.manager_command())
     move.check()
@@ -56,16 +53,13 @@ def unplugged_for_a_moment(move):
     return disturb
 
 
-@needs_client
-@pytest.mark.skipif(paths.manager_name() == "stock", reason="about our own manager")
+@about_ours
 def test_cable_is_unplugged_during_the_move(move):
     move.post_copy(paths.manager_command(), disturb=unplugged_for_a_moment(move))
     move.check()
 
 
-@needs_client
-@pytest.mark.skipif(not remotes.accepts("page-server", "--attach"),
-                    reason="this build cannot attach to a dump")
+@about_ours
 @pytest.mark.parametrize("unplugged", [False, True], ids=["steady", "unplugged"])
 def test_redis_moves_with_our_page_server_beside_the_source(move, unplugged):
     move.post_copy(paths.manager_command(), attach=True,

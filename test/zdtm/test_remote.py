@@ -19,36 +19,23 @@ import test_who_faults
 from harness import paths
 from harness import remote as remotes
 
+# Stock reads all images into pipes before it listens, and has no room for as many pieces; a frozen
+# source has nothing that a test could write into its page map; and it takes a minute.
+LEFT_OUT = {"test_page_map_of_a_million_ranges"}
+
 for module in (test_contents, test_events, test_smoke, test_trees, test_who_faults):
     for name, what in vars(module).items():
-        if name.startswith("test_"):
+        if name.startswith("test_") and name not in LEFT_OUT:
             assert name not in globals(), name
             globals()[name] = what
 
-# Stock reads all images into pipes before it listens, and has no room for as many pieces; a frozen
-# source has nothing that a test could write into its page map.
-LEFT_OUT = {
-    "stock-server": {"test_page_map_of_a_million_ranges"},
-    "living-source": {"test_page_map_of_a_million_ranges"},
-    "our-server": set(),
-}
 
-
-def pytest_generate_tests(metafunc):
-    metafunc.parametrize("mode", [m for m in remotes.MODES
-                                  if metafunc.function.__name__ not in LEFT_OUT[m]])
+@pytest.fixture(params=remotes.MODES)
+def remote(request, big_pipes):
+    return remotes.MODES[request.param]
 
 
 @pytest.fixture
-def remote(request, mode, big_pipes):
-    if mode == "our-server" and not remotes.ours_serves():
-        pytest.skip("this build has no page server")
-    if not remotes.client_is_built():
-        pytest.skip("this build has no client of page servers")
-    return remotes.MODES[mode]
-
-
-@pytest.fixture
-def held(request, mode, seed):
+def held(request, seed):
     return paths.manager_name() == "ours" and \
         random.Random(f"{seed} {request.node.name}").random() < 0.25

@@ -14,7 +14,7 @@ import pytest
 from harness import paths, processes
 from harness import remote as remotes
 
-pytestmark = pytest.mark.skipif(paths.manager_name() == "stock" or not remotes.client_is_built(),
+pytestmark = pytest.mark.skipif(paths.manager_name() == "stock",
                                 reason="stock kills the source with its connection")
 
 LOSSES = (r"Warn",)
@@ -22,8 +22,6 @@ LOSSES = (r"Warn",)
 
 @pytest.fixture(params=remotes.MODES)
 def remote(request, big_pipes):
-    if request.param == "our-server" and not remotes.ours_serves():
-        pytest.skip("this build has no page server")
     return remotes.MODES[request.param]
 
 

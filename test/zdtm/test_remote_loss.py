@@ -17,7 +17,7 @@ from harness.forwarder import DOWN, UP
 from harness.liar import HEADERS, LIES, Liar
 from harness.network import Network
 
-pytestmark = pytest.mark.skipif(paths.manager_name() == "stock" or not remotes.client_is_built(),
+pytestmark = pytest.mark.skipif(paths.manager_name() == "stock",
                                 reason="stock loses memory with its connection")
 
 # What is lost may be said; nothing of it is an error.
@@ -32,8 +32,6 @@ DELAY = "LAZY_PAGES_TEST_BACKGROUND_DELAY_MS"
 def remote(request, big_pipes):
     if request.param is None:
         return lambda: None
-    if request.param == "our-server" and not remotes.ours_serves():
-        pytest.skip("this build has no page server")
     return SERVERS[request.param]
 
 
@@ -136,6 +134,7 @@ def test_nobody_listens_for_a_while(case):
     c.finish(complaints=LOSSES)
 
 
+@our_server
 @pytest.mark.parametrize("way", [UP, DOWN])
 def test_cut_at_every_byte_of_a_header(case, way):
     """Every other connection lives long enough for some pages."""

@@ -15,12 +15,9 @@ PROGRAMS = [("content_sparse",), ("who_threads_random",), ("event_fork", "deep")
 
 @pytest.fixture(params=remotes.MODES)
 def remote(request, version, big_pipes):
-    if request.param == "our-server" and not remotes.ours_serves():
-        pytest.skip("this build has no page server")
     return functools.partial(remotes.MODES[request.param], version=version)
 
 
-@pytest.mark.skipif(not remotes.client_is_built(), reason="this build has no client")
 @pytest.mark.parametrize("version", VERSIONS, ids=["4.1", "4.2"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p[0])
 def test_our_client_of_either_version(case, program):
@@ -40,7 +37,7 @@ def test_stock_client_of_either_version(case, version):
     c.finish()
 
 
-@pytest.mark.skipif(paths.manager_name() == "stock" or not remotes.client_is_built(),
+@pytest.mark.skipif(paths.manager_name() == "stock",
                     reason="stock knows one layout only")
 @pytest.mark.parametrize("remote", ["stock-server"], indirect=True)
 @pytest.mark.parametrize("version", VERSIONS, ids=["4.1", "4.2"])

@@ -36,6 +36,7 @@ class Case:
         self.status = None       # exit status of the restored root
         self.held = False
         self.remote = remote     # who has the memory, if not the images: see remote.py
+        self.remote_ended = False
         self.source_images = self.dir / "source-images"
         # What commands are run under at either side: nsenter and a network namespace, say.
         self.at_source, self.at_destination = [], []
@@ -171,8 +172,9 @@ class Case:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the manager is still there after {timeout} s") from None
         assert code == expected, f"the manager's exit status is {code}, not {expected}"
-        if self.remote and not code:
+        if self.remote and not code and not self.remote_ended:
             self.remote.ended(self)
+            self.remote_ended = True
 
     def log(self, name="lazy-pages"):
         path = self.work / f"{name}.log"

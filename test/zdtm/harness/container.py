@@ -17,7 +17,7 @@ import shutil
 import socket
 import subprocess
 
-from . import paths, processes
+from . import paths
 
 NAME = "redis"
 PORT = 6379

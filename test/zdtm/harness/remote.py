@@ -201,28 +201,3 @@ class LivingSource(Remote):
 
 
 MODES = {c.name: c for c in (OurServer, StockServer, LivingSource)}
-
-
-def ours_serves():
-    """Whether this build has a page server; stock's is always there."""
-    return accepts("page-server", "--lazy-pages")
-
-
-def client_is_built():
-    """Whether the manager under test can have its pages from a page server."""
-    return paths.manager_name() == "stock" or \
-        "not built in" not in help_of("lazy-pages", "--page-server")
-
-
-def help_of(action, option):
-    """The lines of --help about an option, "" when there are none."""
-    done = subprocess.run([paths.BUILD / "criu-lazy-pages", action, "--help"],
-                          stdin=subprocess.DEVNULL, text=True, capture_output=True, timeout=20,
-                          check=False)
-    lines = done.stdout.splitlines()
-    found = [i for i, line in enumerate(lines) if line.split(None, 3)[:4].count(option)]
-    return " ".join(lines[i] + lines[i + 1] for i in found if i + 1 < len(lines))
-
-
-def accepts(action, option):
-    return bool(help_of(action, option))
