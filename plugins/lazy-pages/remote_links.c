@@ -93,6 +93,12 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 {
 	const struct log *log = l->r->log;
 	bool proven = slot == 0 || l->fast;
+	bool over;
+
+	/* A server that hears that all is held may end at once, and the second link with it. */
+	pthread_mutex_lock(&l->r->lock);
+	over = slot == 1 && l->r->end != END_NOT_ASKED;
+	pthread_mutex_unlock(&l->r->lock);
 
 	if (slot == 1 && l->fast) {
 		remote_fast_withdraw(l->r);
@@ -108,7 +114,7 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 		link_park(l->link[slot]);
 	} else {
 		/* A second connection that never answered was never one of ours. */
-		if (proven)
+		if (proven && !over)
 			log_warn(log, "%s: link lost: %s; tasks that need its pages wait",
 				 address(l), e->text);
 		link_free(l->link[slot]);
