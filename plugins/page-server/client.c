@@ -180,7 +180,7 @@ static int copy_pages(struct client *c, uint64_t npages)
 				c->out + c->out_len, npages, &e);
 
 	if (ret) {
-		log_error(c->shared->log,
+		log_write(c->shared->log, ret == -ESHUTDOWN ? LOG_INFO : LOG_ERROR,
 			  "%s: pid %llu: %llu pages at %#llx: %s; its connection is closed",
 			  c->peer, (unsigned long long)c->pid, (unsigned long long)npages,
 			  (unsigned long long)c->vaddr, e.text);

@@ -42,7 +42,10 @@ static inline int provider_find(struct provider *p, uint64_t pid, uint64_t vaddr
 	return p->ops->find(p, pid, vaddr, npages, span, e);
 }
 
-/* The bytes of the first @npages pages of a span that find() gave. May block. 0 or -errno. */
+/*
+ * The bytes of the first @npages pages of a span that find() gave. May block. 0 or -errno; of those
+ * -ESHUTDOWN: nobody gets any more, and why is for others to say.
+ */
 static inline int provider_read(struct provider *p, uint64_t pid, uint64_t vaddr,
 				const struct span *span, void *to, uint64_t npages, struct error *e)
 {

@@ -215,8 +215,9 @@ static int frozen_read(struct provider *provider, uint64_t pid, uint64_t vaddr,
 	(void)span;
 	if (is_at_source(p->c, where)) {
 		ret = read_memory(p, t, vaddr, to, npages, e);
-		if (!ret && !still_held(p))
-			ret = error_set(e, -ESRCH, "dump %d does not hold its tasks any more",
+		/* What could not be read then is no wonder either. */
+		if (!still_held(p))
+			ret = error_set(e, -ESHUTDOWN, "dump %d does not hold its tasks any more",
 					p->d->pid);
 	} else {
 		ret = read_file(p, where, to, npages, e);

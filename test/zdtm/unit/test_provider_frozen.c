@@ -195,7 +195,7 @@ static void nothing_is_given_out_once_the_connection_has_ended(void **state)
 
 	close(f->pair.dump);
 	f->pair.dump = -1;
-	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESRCH);
+	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESHUTDOWN);
 }
 
 static void nothing_is_given_out_once_the_dump_has_ended(void **state)
@@ -215,9 +215,9 @@ static void nothing_is_given_out_once_the_dump_has_ended(void **state)
 	kill(other, SIGKILL);
 	/* a zombie: not gone, and yet it holds nobody */
 	waitid(P_PID, (id_t)other, &(siginfo_t){0}, WEXITED | WNOWAIT);
-	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESRCH);
+	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESHUTDOWN);
 	waitpid(other, NULL, 0);
-	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESRCH);
+	assert_int_equal(read_pages(f, 0, 1, to, &e), -ESHUTDOWN);
 }
 
 static void tasks_that_nobody_holds_are_missed(void **state)
