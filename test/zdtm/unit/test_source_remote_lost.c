@@ -89,6 +89,24 @@ static void a_silent_link_is_given_up_where_there_can_be_another(void **state)
 	bench_end(&b);
 }
 
+static void faults_go_on_the_first_link_when_theirs_is_silent(void **state)
+{
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 0);
+	player_begin(&p, &b);
+	wait_for_two_links(&b, &p);
+	atomic_store(&b.server->hold, 2);
+	assert_int_equal(player_want(&p, WHERE(0, 0), 1, true), 0);
+	while (!player_fetch(&p, WHERE(0, 0), 1)) /* wanted once */
+		assert_true(player_wait(&p, WAIT_MS * SLOWNESS));
+	assert_int_equal(bench_state(&b).lost_times, 1);
+	player_end(&p);
+	bench_end(&b);
+}
+
 static void a_silent_link_that_may_be_the_only_one_is_kept(void **state)
 {
 	struct bench b;
@@ -370,6 +388,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_on_its_way_comes_on_the_next_link),
 		cmocka_unit_test(a_silent_link_is_given_up_where_there_can_be_another),
+		cmocka_unit_test(faults_go_on_the_first_link_when_theirs_is_silent),
 		cmocka_unit_test(a_silent_link_that_may_be_the_only_one_is_kept),
 		cmocka_unit_test(pages_are_right_while_links_come_and_go),
 		cmocka_unit_test(a_server_that_was_away_is_found_again),
