@@ -23,6 +23,7 @@
 #define COUNT_TRIES  100000
 /* Of tcpi_state; <netinet/tcp.h> has names, but a shorter struct tcp_info. */
 #define STATE_ESTABLISHED 1
+#define STATE_CLOSE	  7 /* over: reset, or given up by the kernel */
 #define STATE_CLOSE_WAIT  8 /* the peer has ended its side */
 #define AWAY		  (UINT64_C(64) << 10)
 
@@ -81,6 +82,15 @@ int link_count(int fd, uint64_t *sent, uint64_t *received)
 	*sent = info.tcpi_bytes_acked + (uint64_t)out;
 	*received = info.tcpi_bytes_received - (uint64_t)in - (info.tcpi_state == STATE_CLOSE_WAIT);
 	return 0;
+}
+
+bool link_is_gone(int fd)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	return !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) &&
+	       info.tcpi_state == STATE_CLOSE;
 }
 
 void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls)

@@ -106,6 +106,8 @@ void link_say_bye(struct link *l);
 
 /* The kernel's counts of a TCP connection: bytes handed to it, bytes taken from it. -ENOTSUP. */
 int link_count(int fd, uint64_t *sent, uint64_t *received);
+/* Whether a TCP connection is over, so that nothing is lost with its descriptor. */
+bool link_is_gone(int fd);
 /* Fills the record of a new connection; whether it is replaceable is as it was. */
 void link_record_open(struct link_record *r, int fd, enum wire_layout layout, bool tls);
 

@@ -480,7 +480,7 @@ static void take_over(struct links *l)
 		return;
 	}
 	/* One that was made later was with the worker that died, but can be lost. */
-	if (first->used ? first->replaceable : first->remade) {
+	if ((first->used ? first->replaceable : first->remade) || link_is_gone(first->fd)) {
 		first->open = false;
 		close(first->fd);
 		connect_again(l);

@@ -93,12 +93,41 @@ static void nothing_is_sent_behind_the_end(void **state)
 	bench_end(&b);
 }
 
+/* A worker and the connection die at one time; what comes next has all of the work to do. */
+static void a_connection_that_is_gone_is_not_kept(void **state)
+{
+	const struct linger reset = {.l_onoff = 1};
+	struct bench b;
+	struct player p;
+
+	(void)state;
+	bench_begin(&b, WIRE_32, 2);
+	player_begin(&p, &b);
+	atomic_store(&b.server->hold, 1);
+	assert_int_equal(player_want(&p, WHERE(0, 0), 1, true), 0);
+	wait_until(atomic_load(&b.server->gets) == 1);
+	player_end(&p);
+	source_close(b.source);
+	setsockopt(b.server->c[0].fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	atomic_store(&b.server->hold, 0);
+	page_server_cut(b.server);
+	wait_until(b.server->c[0].fd < 0);
+	b.source = source_remote_new(&b.start, &b.checkpoint, b.j, &b.log);
+	player_begin(&p, &b);
+	player_get(&p, WHERE(0, 0), 64, false);
+	for (uint64_t i = 1; i < 20; i++)
+		player_get(&p, WHERE(0, i * 64), 64, false);
+	player_end(&p);
+	bench_end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_second_link_that_falls_silent_is_given_up),
 		cmocka_unit_test(beside_a_link_that_is_kept_others_are_made_again),
 		cmocka_unit_test(nothing_is_sent_behind_the_end),
+		cmocka_unit_test(a_connection_that_is_gone_is_not_kept),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
