@@ -95,8 +95,8 @@ static bool is_wanted(struct connector *c, bool *stop)
 	uint64_t count;
 	bool wanted;
 
-	(void)!read(c->kick_fd, &count, sizeof(count));
 	pthread_mutex_lock(&c->lock);
+	(void)!read(c->kick_fd, &count, sizeof(count));
 	*stop = c->stop;
 	wanted = c->wanted && !c->made && !c->stop;
 	pthread_mutex_unlock(&c->lock);
@@ -230,8 +230,8 @@ void connector_want(struct connector *c, bool until)
 	c->wanted = true;
 	c->until = until;
 	c->failed = false;
+	tell(c->kick_fd); /* under the lock: a kick that came later would end the attempt */
 	pthread_mutex_unlock(&c->lock);
-	tell(c->kick_fd);
 }
 
 bool connector_busy(struct connector *c)
