@@ -23,6 +23,7 @@
 #define GUARD_NS     1000000u	 /* how long a look for guards is believed */
 #define GUARD_PAGES  64		 /* looked at together */
 #define NEAR_PAGES   16		 /* asked for together with a page that a task waits for */
+#define ASK_RUNS     128	 /* asked for ahead in one go */
 #define STUCK_NS     1000000000u /* owed, in no armed mapping and no event for so long: forgiven */
 
 bool bytes_are_zero(const void *p, size_t len)
@@ -196,20 +197,25 @@ static bool is_remote(const struct task *t, uint64_t where)
 	return t->worker->checkpoint->files[WHERE_FILE(where)].pid;
 }
 
-/* What the sweep will need next is asked for while it places: as much as the source takes. */
+/* What the sweep will need next is asked for while it places: as much as the source takes. Not all
+ * in one go, for a fault waits meanwhile, and there may be terabytes that are here. */
 static void ask_ahead(struct task *t)
 {
 	struct worker *w = t->worker;
 	struct run r;
 
 	t->ask = MAX(t->ask, t->schedule.sweep);
-	while (space_gather(t->space, t->ask, SCHEDULE_MAX_PAGES, SCHEDULE_MAX_PAGES, &r, 1)) {
+	for (int i = 0; i < ASK_RUNS; i++) {
+		if (!space_gather(t->space, t->ask, SCHEDULE_MAX_PAGES, SCHEDULE_MAX_PAGES, &r,
+				  1)) {
+			t->ask = UINT64_MAX & ~(PAGE_SIZE - 1);
+			return;
+		}
 		/* Who has to be woken is known when the sweep gets there and finds nothing. */
 		if (is_remote(t, r.where) && source_want(w->source, r.where, r.npages, false, -1))
 			return;
 		t->ask = r.addr + r.npages * PAGE_SIZE;
 	}
-	t->ask = UINT64_MAX & ~(PAGE_SIZE - 1);
 }
 
 /* Something in the span cannot be read: page by page, so that the rest comes nevertheless. */
