@@ -274,9 +274,11 @@ int receive_dir_complete(struct receive_dir *d, struct error *e)
 		return ret;
 	}
 	for (size_t i = 0; i < d->n; i++) {
+		/* Where that file was missing, its number may have gone to one of the new ones. */
+		if (!earlier[i] || earlier[i] >= d->v[0].pages_id)
+			continue;
 		snprintf(name, sizeof(name), "pages-%u.img", earlier[i]);
-		if (earlier[i])
-			unlinkat(d->fd, name, 0);
+		unlinkat(d->fd, name, 0);
 	}
 	return 0;
 }

@@ -254,6 +254,28 @@ static void an_earlier_dump_is_whole_until_the_next_one_is(void **state)
 	scratch_end(&d.s);
 }
 
+/* Then its number is free, and the new dump takes it. */
+static void an_earlier_dump_without_its_pages_costs_the_new_one_nothing(void **state)
+{
+	struct dump d;
+	FILE *f;
+
+	(void)state;
+	prepare(&d);
+	f = pagemap_new(d.s.fd, PID, 65537);
+	pagemap_add(f, 0x1000, 1, PAGEMAP_PRESENT);
+	image_end(f);
+	begin(&d);
+	open_task(&d);
+	say(&d, WIRE_ADD, 0, 1, 0x1000, TASK);
+	send_page(&d, 'x', PAGE_SIZE);
+	say(&d, WIRE_FORCE_CLOSE, 0, 0, 0, 0);
+	hear(&d, 4);
+	assert_int_equal(end(&d), 0);
+	assert_true(is_whole(&d));
+	scratch_end(&d.s);
+}
+
 static void only_marks_of_ours_are_removed(void **state)
 {
 	static const char *const left_over[] = {"pagemap-7.img.incomplete",
@@ -290,6 +312,7 @@ int main(void)
 		cmocka_unit_test(a_sender_that_is_gone_before_the_answer_was_not_told),
 		cmocka_unit_test(what_cannot_get_its_name_is_not_answered),
 		cmocka_unit_test(an_earlier_dump_is_whole_until_the_next_one_is),
+		cmocka_unit_test(an_earlier_dump_without_its_pages_costs_the_new_one_nothing),
 		cmocka_unit_test(only_marks_of_ours_are_removed),
 	};
 
