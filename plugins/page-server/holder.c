@@ -103,6 +103,8 @@ int holder_run(struct holder_state *state, const struct log *log, holder_fn *fn,
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	/* Whoever started us may have it ignored: then nobody hears of the server's death. */
+	signal(SIGCHLD, SIG_DFL);
 	h.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	prctl(PR_SET_NAME, "lazy-ps-holder");
 	start_server(&h);
