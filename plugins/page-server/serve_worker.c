@@ -21,6 +21,7 @@
 
 struct connection {
 	struct client *client;
+	int fd;
 	struct connection *next, **link; /* of all; @link is what points here */
 	struct connection *queue_next;
 	bool queued;
@@ -85,6 +86,8 @@ static void tell(const struct serve_worker *w)
 /* Frees it. */
 static void connection_forget(struct serve_worker *w, struct connection *c)
 {
+	/* Somebody else may have the socket, too (--ps-socket): to close it is not enough. */
+	epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	list_remove(w, c);
 	if (c->timed)
 		atomic_fetch_sub(&w->timed, 1);
@@ -280,12 +283,13 @@ int serve_worker_add(struct serve_worker *w, struct stream *s, const char *peer,
 	struct connection *c = calloc(1, sizeof(*c));
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
 				    .data.ptr = c};
-	int fd = stream_fd(s), ret;
+	int ret;
 
 	if (!c) {
 		stream_free(s);
 		return error_errno(e, -ENOMEM, "%s", peer);
 	}
+	c->fd = stream_fd(s);
 	c->client = client_new(w->shared, s, peer, now_ns());
 	if (!c->client) {
 		free(c);
@@ -295,7 +299,7 @@ int serve_worker_add(struct serve_worker *w, struct stream *s, const char *peer,
 	note_deadline(w, c);
 	list_insert(w, c);
 	/* From here on the thread may have ended and freed it. */
-	if (!epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &event))
+	if (!epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, c->fd, &event))
 		return 0;
 	ret = -errno;
 	connection_forget(w, c);
