@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "compiler.h"
@@ -128,6 +129,9 @@ int pages_open(int *fd, uint64_t *npages, const struct image_dir *dir, uint32_t 
 	if ((uint64_t)st.st_size % PAGE_SIZE)
 		return error_set(e, -EBADMSG, "%s: truncated: %llu bytes are no whole pages", name,
 				 (unsigned long long)st.st_size);
+	/* No lock is no reason to stop: not every file system has them, and what is being punched
+	 * out just now is no worse than what was a moment ago. */
+	(void)flock(file, LOCK_SH | LOCK_NB);
 	*npages = (uint64_t)st.st_size / PAGE_SIZE;
 	*fd = steal_fd(&file);
 	return 0;

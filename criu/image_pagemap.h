@@ -42,7 +42,10 @@ int pagemap_next(struct pagemap *p, struct pagemap_entry *entry, struct error *e
 /* Whether @n may follow an entry that ends at @end: what every entry that is read has passed. */
 int pagemap_entry_check(const struct pagemap_entry *n, uint64_t end, struct error *e);
 
-/* Opens pages-N.img in @dir and counts its pages. */
+/*
+ * Opens pages-N.img in @dir and counts its pages. As long as it is open it is locked (LOCK_SH), and
+ * --auto-dedup takes no pages out of it.
+ */
 int pages_open(int *fd, uint64_t *npages, const struct image_dir *dir, uint32_t pages_id,
 	       struct error *e);
 

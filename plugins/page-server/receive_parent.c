@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 
 #include "compiler.h"
 #include "receive_dir.h"
@@ -142,19 +143,37 @@ int receive_parent_check(struct receive_parent *p, uint64_t vaddr, uint64_t npag
 	return check_at(p, 0, vaddr, npages, e);
 }
 
+/* Who gives out what is in the file has it locked (image_pagemap.h): he would give out zeros. */
+static int pages_take(struct generation *g, const char *file, const char *name, struct error *e)
+{
+	_cleanup_close_ int fd = -1;
+
+	if (g->pages_fd >= 0)
+		return 0;
+	fd = openat(g->dir->fd, file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return error_errno(e, -errno, "%s", name);
+	if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
+		return error_set(e, -EBUSY, "%s: somebody restores or serves from it", name);
+	g->pages_fd = steal_fd(&fd);
+	return 0;
+}
+
 static int hole_make(struct receive_parent *p, struct generation *g, struct error *e)
 {
 	char file[32], name[IMAGE_NAME_MAX];
+	int ret;
 
 	if (g->hole == g->hole_end)
 		return 0;
 	snprintf(file, sizeof(file), "pages-%u.img", g->pagemap.pages_id);
-	if (g->pages_fd < 0)
-		g->pages_fd = openat(g->dir->fd, file, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-	if (g->pages_fd < 0 || fallocate(g->pages_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-					 (off_t)(g->hole << PAGE_SHIFT),
-					 (off_t)((g->hole_end - g->hole) << PAGE_SHIFT)))
-		return error_errno(e, -errno, "%s", image_name(g->dir, file, name));
+	ret = pages_take(g, file, image_name(g->dir, file, name), e);
+	if (ret)
+		return ret;
+	if (fallocate(g->pages_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		      (off_t)(g->hole << PAGE_SHIFT),
+		      (off_t)((g->hole_end - g->hole) << PAGE_SHIFT)))
+		return error_errno(e, -errno, "%s", name);
 	p->punched += (g->hole_end - g->hole) << PAGE_SHIFT;
 	g->hole = g->hole_end;
 	return 0;

@@ -210,6 +210,40 @@ static void just_what_came_anew_is_punched_out(void **state)
 	}
 }
 
+/* Holes would be pages of zeros to who serves from the parents. */
+static void nothing_is_punched_out_of_what_is_being_served(void **state)
+{
+	struct random r = random_from(6, 0);
+	struct receive_parent *p;
+	int served[GENERATIONS];
+	struct error e = {0};
+	struct family f;
+	struct model m;
+	uint64_t n;
+
+	(void)state;
+	family_new(&f, &r, &m);
+	for (int g = 0; g < GENERATIONS; g++)
+		assert_int_equal(pages_open(&served[g], &n, &f.dirs[g + 1], (uint32_t)g + 1, &e),
+				 0);
+	for (int again = 1; again >= 0; again--) {
+		int ret;
+
+		p = parent_of(&f);
+		ret = receive_parent_punch(p, AT(0), PAGES, &e);
+		if (!ret)
+			ret = receive_parent_punch_end(p, &e);
+		assert_int_equal(ret, again ? -EBUSY : 0);
+		assert_int_equal(!receive_parent_punched(p), again);
+		receive_parent_close(p);
+		for (int g = 0; again && g < GENERATIONS; g++) {
+			compare(&f, &m, g);
+			close(served[g]);
+		}
+	}
+	family_end(&f);
+}
+
 static void the_chain_ends_where_the_image_is_not(void **state)
 {
 	struct random r = random_from(5, 0);
@@ -243,6 +277,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_page_is_there_when_some_generation_has_it),
 		cmocka_unit_test(just_what_came_anew_is_punched_out),
+		cmocka_unit_test(nothing_is_punched_out_of_what_is_being_served),
 		cmocka_unit_test(the_chain_ends_where_the_image_is_not),
 	};
 
