@@ -45,14 +45,28 @@ static bool status_read(const char *path, struct status *s)
 	return s->state != 0;
 }
 
-static int add_task(struct dump *d, const struct dump_task *t)
+/* What is at /proc/@entry, if the dump traces it. */
+static int look_at(struct dump *d, const char *entry)
 {
-	struct dump_task *grown = reallocarray(d->tasks, d->ntasks + 1, sizeof(*grown));
+	struct dump_task t = {.pid = atoi(entry)}, *grown;
+	struct status s;
 
+	if (!status_read(entry, &s) || s.tracer != d->pid)
+		return 0;
+	grown = reallocarray(d->tasks, d->ntasks + 1, sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
 	d->tasks = grown;
-	d->tasks[d->ntasks++] = *t;
+	t.pidfd = (int)syscall(SYS_pidfd_open, t.pid, 0);
+	if (t.pidfd < 0 && errno != ESRCH)
+		return -errno;
+	/* Once more, so that it is the pidfd's process that is traced. */
+	if (t.pidfd < 0 || !status_read(entry, &s) || s.tracer != d->pid) {
+		cleanup_close(&t.pidfd);
+		return 0;
+	}
+	t.image_pid = s.inner_pid;
+	d->tasks[d->ntasks++] = t;
 	return 0;
 }
 
@@ -71,14 +85,9 @@ static int find_tasks(struct dump *d, struct error *e)
 
 	if (!dir)
 		return error_errno(e, -errno, "/proc");
-	while (!ret && (entry = readdir(dir))) {
-		struct status s;
-
-		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
-		    !status_read(entry->d_name, &s) || s.tracer != d->pid)
-			continue;
-		ret = add_task(d, &(struct dump_task){s.inner_pid, atoi(entry->d_name)});
-	}
+	while (!ret && (entry = readdir(dir)))
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			ret = look_at(d, entry->d_name);
 	closedir(dir);
 	if (ret)
 		return error_errno(e, ret, "tasks of the dump");
@@ -166,16 +175,29 @@ void dump_free(struct dump *d)
 		return;
 	cleanup_close(&d->pidfd);
 	cleanup_close(&d->stat_fd);
+	for (size_t i = 0; i < d->ntasks; i++)
+		cleanup_close(&d->tasks[i].pidfd);
 	free(d->tasks);
 	free(d);
 }
 
-pid_t dump_task(const struct dump *d, int image_pid)
+const struct dump_task *dump_task(const struct dump *d, int image_pid)
 {
-	struct dump_task key = {.image_pid = image_pid}, *found;
+	struct dump_task key = {.image_pid = image_pid};
 
-	found = bsearch(&key, d->tasks, d->ntasks, sizeof(key), by_image_pid);
-	return found ? found->pid : 0;
+	return bsearch(&key, d->tasks, d->ntasks, sizeof(key), by_image_pid);
+}
+
+static bool is_readable(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) != 0;
+}
+
+bool dump_task_lives(const struct dump_task *t)
+{
+	return !is_readable(t->pidfd);
 }
 
 bool dump_lives(const struct dump *d)
@@ -196,9 +218,7 @@ bool dump_lives(const struct dump *d)
 
 bool dump_has_ended(const struct dump *d)
 {
-	struct pollfd p = {.fd = d->pidfd, .events = POLLIN};
-
-	return poll(&p, 1, 0) == 1;
+	return is_readable(d->pidfd);
 }
 
 bool task_is_traced(pid_t pid, pid_t tracer)

@@ -17,6 +17,7 @@
 struct dump_task {
 	int image_pid; /* in the innermost pid namespace: what the images call it */
 	pid_t pid;     /* as we see it */
+	int pidfd;     /* of just that process, whoever gets its pid later */
 };
 
 struct dump {
@@ -34,8 +35,10 @@ struct dump {
 int dump_find(struct dump **out, const struct net_address *a, struct error *e);
 void dump_free(struct dump *d);
 
-/* The task that the images call @image_pid, as we see it, or 0. */
-pid_t dump_task(const struct dump *d, int image_pid);
+/* The task that the images call @image_pid, or NULL. */
+const struct dump_task *dump_task(const struct dump *d, int image_pid);
+/* Whether its pid is still its own: then what was read by pid before was read from it. */
+bool dump_task_lives(const struct dump_task *t);
 
 /*
  * Whether it has not begun to end. The kernel marks a process as ending before it lets go of what

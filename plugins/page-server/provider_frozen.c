@@ -18,7 +18,8 @@
 struct frozen_task {
 	uint64_t image_pid;
 	const struct checkpoint_task *task;
-	pid_t pid;	/* as we see it, or 0: it has no pages in its memory */
+	/* NULL: it has no pages in its memory */
+	const struct dump_task *process;
 	uint64_t first; /* number of its first page */
 	int mem_fd;	/* /proc/PID/mem, opened when needed first; -1 */
 };
@@ -103,7 +104,7 @@ static uint64_t read_by_file(struct frozen_task *t, uint64_t vaddr, void *to, ui
 	ssize_t n;
 
 	if (fd < 0) {
-		fd = mem_open(t->pid);
+		fd = mem_open(t->process->pid);
 		if (fd < 0)
 			return 0;
 		if (!__atomic_compare_exchange_n(&t->mem_fd, &none, fd, false, __ATOMIC_ACQ_REL,
@@ -116,15 +117,25 @@ static uint64_t read_by_file(struct frozen_task *t, uint64_t vaddr, void *to, ui
 	return n > 0 ? (uint64_t)n >> PAGE_SHIFT : 0;
 }
 
+/* How many pages could be had without the dump. */
+static uint64_t read_directly(struct frozen_task *t, uint64_t vaddr, char *to, uint64_t npages)
+{
+	uint64_t done = read_by_call(t->process->pid, vaddr, to, npages);
+
+	if (done < npages)
+		done += read_by_file(t, vaddr + (done << PAGE_SHIFT), to + (done << PAGE_SHIFT),
+				     npages - done);
+	/* It may have been killed, and another process have its pid. The dump has its pages yet. */
+	return dump_task_lives(t->process) ? done : 0;
+}
+
 static int read_memory(struct provider_frozen *p, struct frozen_task *t, uint64_t vaddr, char *to,
 		       uint64_t npages, struct error *e)
 {
-	uint64_t done = read_by_call(t->pid, vaddr, to, npages);
-
-	while (done < npages) {
+	for (uint64_t done = 0; done < npages;) {
 		uint64_t at = vaddr + (done << PAGE_SHIFT);
 		char *here = to + (done << PAGE_SHIFT);
-		uint64_t n = read_by_file(t, at, here, npages - done);
+		uint64_t n = read_directly(t, at, here, npages - done);
 		int ret = 0;
 
 		/* A page alone: what is behind it may be read again. */
@@ -134,7 +145,7 @@ static int read_memory(struct provider_frozen *p, struct frozen_task *t, uint64_
 		}
 		if (ret)
 			return error_prefix(e, ret, "task %d (process %d): %#llx", t->task->pid,
-					    t->pid, (unsigned long long)at);
+					    t->process->pid, (unsigned long long)at);
 		done += n;
 	}
 	return 0;
@@ -263,7 +274,7 @@ struct provider *provider_frozen_new(const struct checkpoint *c, const struct du
 		p->tasks[i] = (struct frozen_task){
 			.image_pid = (uint64_t)c->tasks[i].pid,
 			.task = &c->tasks[i],
-			.pid = dump_task(d, c->tasks[i].pid),
+			.process = dump_task(d, c->tasks[i].pid),
 			.first = first,
 			.mem_fd = -1,
 		};

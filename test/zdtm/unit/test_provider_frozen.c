@@ -55,7 +55,8 @@ static void process_start(struct fixture *f)
 		process_main(f);
 	assert_int_equal(waitpid(f->pid, &status, WUNTRACED), f->pid);
 	assert_int_equal(ptrace(PTRACE_SEIZE, f->pid, NULL, NULL), 0);
-	f->dump_task = (struct dump_task){IMAGE_PID, f->pid};
+	f->dump_task =
+		(struct dump_task){IMAGE_PID, f->pid, (int)syscall(SYS_pidfd_open, f->pid, 0)};
 	f->dump = (struct dump){.pid = getpid(),
 				.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
 				.stat_fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC),
@@ -109,6 +110,7 @@ static int teardown(void **state)
 	extents_free(&f->task.extents);
 	close(f->files[1].fd);
 	close(f->dump.pidfd);
+	close(f->dump_task.pidfd);
 	close(f->dump.stat_fd);
 	kill(f->pid, SIGKILL);
 	waitpid(f->pid, NULL, __WALL);
@@ -154,6 +156,27 @@ static void a_page_that_cannot_be_read_comes_from_the_dump(void **state)
 	for (unsigned i = 0; i < PAGES * PAGE_SIZE; i++)
 		assert_int_equal(to[i], i / PAGE_SIZE == GONE ? '!' : 'a' + i / PAGE_SIZE);
 	assert_int_equal(dump_reads(&f->pair).vaddr, vaddr);
+}
+
+/* The process with the pid is another one than the dump had stopped; that had been killed. */
+static void a_pid_that_is_used_again_is_not_read(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t vaddr = (uint64_t)(uintptr_t)f->area;
+	pid_t killed = fork();
+	char to[2 * PAGE_SIZE];
+	struct error e = {0};
+
+	if (!killed)
+		_exit(0);
+	close(f->dump_task.pidfd);
+	f->dump_task.pidfd = (int)syscall(SYS_pidfd_open, killed, 0);
+	assert_int_equal(waitpid(killed, NULL, 0), killed);
+	dump_answers(&f->pair, IMAGE_PID, vaddr, 1, 'y');
+	dump_answers(&f->pair, IMAGE_PID, vaddr + PAGE_SIZE, 1, 'z');
+	assert_int_equal(read_pages(f, 0, 2, to, &e), 0);
+	assert_true(to[0] == 'y' && to[PAGE_SIZE - 1] == 'y');
+	assert_true(to[PAGE_SIZE] == 'z' && to[2 * PAGE_SIZE - 1] == 'z');
 }
 
 static void pages_of_the_images_come_from_there(void **state)
@@ -250,6 +273,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		frozen_test(protected_pages_are_read_like_others),
 		frozen_test(a_page_that_cannot_be_read_comes_from_the_dump),
+		frozen_test(a_pid_that_is_used_again_is_not_read),
 		frozen_test(pages_of_the_images_come_from_there),
 		frozen_test(what_is_not_there_is_refused),
 		frozen_test(nothing_is_given_out_once_the_connection_has_ended),
