@@ -124,8 +124,8 @@ class Migration:
         if server_status is not None:
             assert self.server.wait(timeout=timeout) == server_status, self.log()
         s = self.source
-        assert s.result() is None, "somebody else has had a result"
         (s.home / "go").write_bytes(b"r")
+        # not 0 either when another copy has handed out a result before
         assert s.process.wait(timeout=30) == 0
         assert s.result() == "PASS"
 
