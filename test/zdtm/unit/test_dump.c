@@ -130,9 +130,9 @@ static void tasks_are_known_by_their_pids_in_the_images(void **state)
 	assert_int_equal(dump_find(&d, &a, &e), 0);
 	assert_int_equal(d->pid, getpid());
 	assert_int_equal(d->ntasks, 2);
-	assert_int_equal(dump_task(d, pids[0]), pids[0]);
-	assert_int_equal(dump_task(d, 1), pids[1]);
-	assert_int_equal(dump_task(d, 2), 0);
+	assert_int_equal(dump_task(d, pids[0])->pid, pids[0]);
+	assert_int_equal(dump_task(d, 1)->pid, pids[1]);
+	assert_null(dump_task(d, 2));
 	assert_true(dump_lives(d) && !dump_has_ended(d));
 	assert_true(task_is_traced(pids[0], getpid()) && !task_is_gone(pids[0]));
 	ptrace(PTRACE_INTERRUPT, pids[0], NULL, NULL);
