@@ -199,15 +199,21 @@ static int handshake_failed(const struct tls_session *t, int ret, struct error *
 	}
 }
 
+/* Neither data nor an end. */
+static bool is_interruption(ssize_t ret)
+{
+	return ret == GNUTLS_E_INTERRUPTED || ret == GNUTLS_E_WARNING_ALERT_RECEIVED;
+}
+
 int tls_session_handshake(struct tls_session *t, uint32_t *events, struct error *e)
 {
-	int ret;
+	int ret = GNUTLS_E_INTERRUPTED;
 
 	if (t->ready)
 		return 0;
-	do
+	/* A peer could go on with warnings for ever, and others wait for this thread. */
+	for (int i = 0; i < IDLE_RECORDS_MAX && is_interruption(ret); i++)
 		ret = gnutls_handshake(t->gnutls);
-	while (ret == GNUTLS_E_INTERRUPTED || ret == GNUTLS_E_WARNING_ALERT_RECEIVED);
 	if (ret == GNUTLS_E_AGAIN)
 		return wait_for(t, events);
 	if (ret == 0) {
@@ -229,7 +235,7 @@ ssize_t tls_session_read(struct tls_session *t, void *to, size_t len, uint32_t *
 			return ret;
 		if (ret == GNUTLS_E_AGAIN)
 			return wait_for(t, events);
-		if (ret != GNUTLS_E_INTERRUPTED && ret != GNUTLS_E_WARNING_ALERT_RECEIVED)
+		if (!is_interruption(ret))
 			return to_errno(t, (int)ret);
 	}
 	return -EPROTO;
