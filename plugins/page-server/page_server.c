@@ -41,6 +41,10 @@ static int check_options(const struct options *o, const struct log *log, struct 
 {
 	if (o->attach && o->ps_socket >= 0)
 		return error_set(e, -EINVAL, "--attach and --ps-socket: one of the two");
+	/* Before there is a dump that depends on us. */
+	if (o->attach && o->daemon && o->pidfile && !access(o->pidfile, F_OK))
+		return error_set(e, -EEXIST, "pidfile %s is there already: is its daemon running?",
+				 o->pidfile);
 	if (o->auto_dedup && (o->attach || o->lazy_pages))
 		log_info(log, "option --auto-dedup has no effect here: nothing is received");
 	return 0;

@@ -434,13 +434,13 @@ def test_no_byte_is_given_out_that_was_written_after_the_dump_died(migration, se
 # To what it cannot be attached
 
 
-def attach_fails(m, text, **changes):
+def attach_fails(m, text, *extra, **changes):
     """The server does not start, says why, and changes nothing."""
     for name, value in changes.items():
         setattr(m, name, value)
     out = m.source.work / "manager.out"
     out.unlink(missing_ok=True)
-    process, listens = criu_listens(m.attach_command(), out, m.source.dir)
+    process, listens = criu_listens(m.attach_command(*extra), out, m.source.dir)
     assert not listens and process.wait(timeout=20) == 1
     assert text in m.log(), m.log()
     assert m.is_frozen()
@@ -481,5 +481,14 @@ def test_a_second_attach_is_refused(migration):
     first, port = m.server, m.port
     attach_fails(m, "a criu dump takes only one", port=free_port())
     m.server, m.port = first, port
+    assert m.command("abort")[0] == 0
+    m.goes_on()
+
+
+def test_a_pidfile_that_is_there_already_is_seen_before_the_dump_is_touched(migration):
+    m = migration()
+    (m.source.work / "pid").write_text("1", encoding="utf-8")
+    attach_fails(m, "pidfile pid is there already", "--daemon", "--pidfile", "pid")
+    m.attach()
     assert m.command("abort")[0] == 0
     m.goes_on()
