@@ -85,9 +85,8 @@ static int find_dump(struct attach *a, struct net_address *address, struct error
 	if (ret)
 		return ret;
 	a->npages = frozen_npages(a->checkpoint);
-	a->layout = a->o->ps_layout		 ? (enum wire_layout)a->o->ps_layout
-		    : a->checkpoint->long_counts ? WIRE_32
-						 : WIRE_24;
+	/* --ps-layout is about clients, who need not be as old as the dump. */
+	a->layout = a->checkpoint->long_counts ? WIRE_32 : WIRE_24;
 	ret = net_parse(address, a->o->attach, e);
 	if (!ret)
 		ret = dump_find(&a->dump, address, e);

@@ -80,6 +80,17 @@ def test_every_lazy_page_is_what_the_frozen_memory_has(migration):
     m.completed()
 
 
+def test_a_layout_that_is_forced_is_that_of_clients_and_not_of_the_dump(migration):
+    m = migration().attach("--ps-layout", "24")
+    assert m.layout == 32, "as the dump has it"
+    m.layout = 24
+    with m.client() as c:
+        for pid, vaddr, data in list(m.pages())[:3]:
+            assert c.get(pid, vaddr) == data
+    assert m.command("abort")[0] == 0
+    m.goes_on()
+
+
 # A client's word
 
 
