@@ -117,3 +117,25 @@ def test_task_killed_in_mid_transfer_ends_the_source_too(case):
     c.wait_exit(-signal.SIGKILL)
     c.wait_manager()
     c.check_log()
+
+
+@living
+def test_link_that_is_reset_lets_the_source_go_on_and_the_destination_wait(case):
+    """That is how stock's dump takes a reset. The destination has half of its memory, and does not
+    make up the rest: whoever calls the migration off has to end it."""
+    c = case("who_outside")
+    c.start()
+    c.dump()
+    forwarder = c.remote.forward()
+    c.serve(env={"LAZY_PAGES_TEST_BACKGROUND_DELAY_MS": "1000"})
+    c.restore()
+    forwarder.reset()
+    (c.home / "looked").touch()
+    c.remote.goes_on(c)
+    processes.wait_for(lambda: processes.waiting_for_pages(c.root), 10, "the destination to wait")
+    time.sleep(0.5)
+    assert c.status is None and c.manager.poll() is None
+    assert processes.waiting_for_pages(c.root)
+    processes.kill(c.root)
+    c.wait_exit(-signal.SIGKILL)
+    c.kill_manager()
