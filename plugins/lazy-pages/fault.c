@@ -99,7 +99,7 @@ static enum answer answer_owed(struct task *t, struct fault *f, uint64_t index)
 			f->wanted = false;
 		f->wanted_ns = f->wanted ? f->wanted_ns : now_ns();
 		if (!f->wanted) {
-			f->wanted = source_want(w->source, where, 1, true, o->wake_fd) != -EBUSY;
+			f->wanted = !source_want(w->source, where, 1, true, o->wake_fd);
 			sweep_ask_near(t, f->addr + PAGE_SIZE);
 		}
 		return KEEP;

@@ -211,6 +211,8 @@ static int register_task(struct worker *w, int fd, int pid, int real_pid, struct
 	r->pid = pid;
 	r->real_pid = real_pid;
 	r->image = (uint32_t)(image - w->checkpoint->tasks);
+	if (!r->image && real_pid)
+		root_note(&j->root, real_pid);
 	slot = task_register(w, r);
 	if (slot < 0) {
 		journal_record_free(j, r);

@@ -22,6 +22,8 @@
 #include "arena.h"
 #include "link.h"
 #include "owed.h"
+#include "remote_identity.h"
+#include "root_end.h"
 #include "space.h"
 #include "tally.h"
 
@@ -89,11 +91,13 @@ struct journal {
 	int worker_pidfd;
 	uint32_t senior; /* which keeper starts workers */
 	struct handoff_record handoff;
+	struct remote_identity identity;
 	struct link_record link; /* to the page server: the connection that must not be lost */
 	uint64_t unique;
 	uint32_t nslots; /* slots at or above it were never used */
 	struct tally tally[JOURNAL_THREADS];
 	uint64_t tasks_seen, tasks_forked;
+	struct root_record root;
 	struct task_record *slot[JOURNAL_TASKS]; /* storing a record here is its commit point */
 };
 

@@ -19,7 +19,8 @@
 #include "image_pagemap.h"
 
 #define SEND_BATCH   32
-#define STATUS_BYTES 4 /* the answer of CLOSE */
+#define STATUS_BYTES 4			   /* the answer of CLOSE */
+#define PUMP_BYTES   (UINT64_C(512) << 10) /* taken at one go */
 #define COUNT_TRIES  100000
 /* Of tcpi_state; <netinet/tcp.h> has names, but a shorter struct tcp_info. */
 #define STATE_ESTABLISHED 1
@@ -42,6 +43,7 @@ struct link {
 	uint64_t npages; /* 0: its header is not complete */
 	uint64_t told;	 /* pages of it that arrived() knows of */
 	char *to;	 /* NULL: thrown away */
+	int32_t refused; /* the answer of CLOSE */
 	bool proven, closed, blocked;
 	char away[AWAY];
 };
@@ -124,10 +126,15 @@ struct link *link_new(struct link_record *r, struct stream *s, const struct link
 	return l;
 }
 
+static bool is_for_pages(const struct link_request *q)
+{
+	return q->npages && !q->check;
+}
+
 static void all_lost(struct link *l)
 {
 	for (uint64_t n = answer(l)->number; n < l->r->asked; n++)
-		if (request(l, n)->npages)
+		if (is_for_pages(request(l, n)))
 			l->user->answered(l->ctx, request(l, n));
 }
 
@@ -149,15 +156,15 @@ void link_park(struct link *l)
 	free(l);
 }
 
-int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint64_t now)
+static int put(struct link *l, struct link_request q, uint64_t now)
 {
 	struct link_record *r = l->r;
 
 	if (r->asked - answer(l)->number == LINK_RING)
 		return -ENOBUFS;
-	*request(l, r->asked) =
-		(struct link_request){.where = where, .npages = (uint16_t)npages, .urgent = urgent};
-	l->stamp[r->asked % LINK_RING] = pace_asked(&l->pace, npages << PAGE_SHIFT, now);
+	*request(l, r->asked) = q;
+	l->stamp[r->asked % LINK_RING] =
+		pace_asked(&l->pace, (uint64_t)q.npages << PAGE_SHIFT, now);
 	r->used = true;
 	commit_barrier();
 	r->asked++;
@@ -165,17 +172,36 @@ int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint6
 	return 0;
 }
 
-int link_close(struct link *l, uint64_t now)
+int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint64_t now)
+{
+	return put(
+		l,
+		(struct link_request){.where = where, .npages = (uint16_t)npages, .urgent = urgent},
+		now);
+}
+
+int link_check(struct link *l, uint64_t where, uint64_t now)
+{
+	return put(l, (struct link_request){.where = where, .npages = 1, .check = 1}, now);
+}
+
+void link_reset_on_close(struct link *l, bool on)
+{
+	stream_reset_on_close(l->s, on);
+}
+
+int link_close(struct link *l, bool held, uint64_t now)
 {
 	/* Every page is held: whatever ends the connection now, the source must not go on. */
 	stream_reset_on_close(l->s, false);
-	return link_ask(l, 0, 0, false, now);
+	return link_ask(l, 0, 0, held, now);
 }
 
 static size_t encode(const struct link *l, uint64_t number, void *to)
 {
 	const struct link_request *q = request(l, number);
-	struct wire_header h = {.command = WIRE_CLOSE, .vaddr = WIRE_HELD, .id = WIRE_HELD};
+	uint64_t held = q->urgent ? WIRE_HELD : 0;
+	struct wire_header h = {.command = WIRE_CLOSE, .vaddr = held, .id = held};
 
 	if (q->npages)
 		h = (struct wire_header){
@@ -237,7 +263,7 @@ static int begin(struct link *l, uint64_t now, struct error *e)
 			(unsigned long long)h.vaddr, (unsigned long long)h.id);
 	l->npages = h.npages;
 	l->told = 0;
-	l->to = l->user->room(l->ctx, q->where, h.npages);
+	l->to = q->check ? NULL : l->user->room(l->ctx, q->where, h.npages);
 	/* When another worker asked is not known, and bytes may have waited here since. */
 	if (number >= l->resumed)
 		pace_first_byte(&l->pace, l->stamp[number % LINK_RING], now);
@@ -245,7 +271,7 @@ static int begin(struct link *l, uint64_t now, struct error *e)
 }
 
 /* The answer under way is complete. */
-static void end(struct link *l, uint64_t bytes, uint64_t now)
+static int end(struct link *l, uint64_t bytes, uint64_t now, struct error *e)
 {
 	struct link_answer *next = &l->r->answer[!l->r->active];
 	uint64_t number = answer(l)->number, npages = l->npages;
@@ -258,22 +284,27 @@ static void end(struct link *l, uint64_t bytes, uint64_t now)
 	l->npages = 0;
 	if (!q.npages) {
 		l->closed = true;
-		return;
+		return 0;
 	}
+	if (q.check && !l->user->same(l->ctx, q.where, l->away))
+		return error_set(
+			e, -EPROTO,
+			"this is another source: page 0x%llx of task %llu is not what it was",
+			(unsigned long long)page_address(q.where),
+			(unsigned long long)l->user->pid(l->ctx, q.where));
 	l->proven = true;
 	pace_answered(&l->pace, l->stamp[number % LINK_RING], npages << PAGE_SHIFT,
 		      (uint64_t)q.npages << PAGE_SHIFT, now);
-	l->user->answered(l->ctx, &q);
+	if (!q.check)
+		l->user->answered(l->ctx, &q);
+	return 0;
 }
 
 /* The status that answers CLOSE has come whole. */
 static int end_of_all(struct link *l, uint64_t now, struct error *e)
 {
-	int32_t status;
-
-	memcpy(&status, l->r->header, sizeof(status));
-	end(l, STATUS_BYTES, now);
-	return status ? error_set(e, -EPROTO, "the end is answered with %d", status) : 0;
+	memcpy(&l->refused, l->r->header, sizeof(l->refused));
+	return end(l, STATUS_BYTES, now, e);
 }
 
 static ssize_t take(struct link *l, void *to, uint64_t len, uint64_t now)
@@ -307,13 +338,19 @@ static ssize_t take_header(struct link *l, uint64_t got, uint64_t now, struct er
 }
 
 /* The next bytes of pages. */
-static ssize_t take_pages(struct link *l, uint64_t at, uint64_t now)
+static ssize_t take_pages(struct link *l, uint64_t at, uint64_t now, struct error *e)
 {
-	uint64_t len = l->npages << PAGE_SHIFT;
-	uint64_t where = request(l, answer(l)->number)->where, whole;
-	ssize_t n = l->to ? take(l, l->to + at, len - at, now)
-			  : take(l, l->away, MIN(len - at, AWAY), now);
+	const struct link_request *q = request(l, answer(l)->number);
+	uint64_t len = l->npages << PAGE_SHIFT, where = q->where, whole;
+	ssize_t n;
+	int ret;
 
+	if (l->to)
+		n = take(l, l->to + at, len - at, now);
+	else if (q->check)
+		n = take(l, l->away + at, len - at, now);
+	else
+		n = take(l, l->away, MIN(len - at, AWAY), now);
 	if (n <= 0)
 		return n;
 	whole = (at + (uint64_t)n) >> PAGE_SHIFT;
@@ -321,13 +358,16 @@ static ssize_t take_pages(struct link *l, uint64_t at, uint64_t now)
 		l->user->arrived(l->ctx, where + l->told, whole - l->told);
 		l->told = whole;
 	}
-	if (at + (uint64_t)n == len)
-		end(l, l->r->layout + len, now);
-	return n;
+	if (at + (uint64_t)n < len)
+		return n;
+	ret = end(l, l->r->layout + len, now, e);
+	return ret ? ret : n;
 }
 
 int link_pump(struct link *l, uint64_t now, struct error *e)
 {
+	uint64_t before = l->received;
+
 	for (;;) {
 		uint64_t at = l->received - answer(l)->began;
 		ssize_t n;
@@ -342,7 +382,7 @@ int link_pump(struct link *l, uint64_t now, struct error *e)
 		} else if (!l->npages) {
 			n = take_header(l, at, now, e);
 		} else {
-			n = take_pages(l, at - l->r->layout, now);
+			n = take_pages(l, at - l->r->layout, now, e);
 		}
 		if (n == -EAGAIN)
 			return 0;
@@ -356,6 +396,9 @@ int link_pump(struct link *l, uint64_t now, struct error *e)
 			return error_errno(e, (int)n, "receiving");
 		if (l->closed)
 			return 0;
+		/* The rest is still there when the next requests are on their way. */
+		if (l->received - before > PUMP_BYTES && !stream_pending(l->s))
+			return 0;
 	}
 }
 
@@ -368,6 +411,7 @@ int link_resume(struct link *l, uint64_t now, struct error *e)
 		return 0;
 	if (r->asked && answer(l)->number == r->asked && !request(l, r->asked - 1)->npages) {
 		/* After the end nothing is sent or read, and the connection may be half closed. */
+		memcpy(&l->refused, r->header, sizeof(l->refused));
 		l->closed = true;
 		l->sent = r->asked * header;
 		l->received = answer(l)->began;
@@ -403,14 +447,14 @@ int link_resume(struct link *l, uint64_t now, struct error *e)
 	l->to = NULL;
 	/* It may have died between the last byte and the note of it. */
 	if (at == header + (l->npages << PAGE_SHIFT))
-		end(l, at, now);
+		return end(l, at, now, e);
 	return 0;
 }
 
 void link_each(const struct link *l, void (*fn)(void *ctx, const struct link_request *r))
 {
 	for (uint64_t n = answer(l)->number; n < l->r->asked; n++)
-		if (request(l, n)->npages)
+		if (is_for_pages(request(l, n)))
 			fn(l->ctx, request(l, n));
 }
 
@@ -433,7 +477,7 @@ const struct link_request *link_oldest(const struct link *l)
 {
 	const struct link_request *q = request(l, answer(l)->number);
 
-	return link_outstanding(l) && q->npages ? q : NULL;
+	return link_outstanding(l) && is_for_pages(q) ? q : NULL;
 }
 
 uint64_t link_outstanding(const struct link *l)
@@ -456,6 +500,11 @@ bool link_proven(const struct link *l)
 bool link_closing(const struct link *l)
 {
 	return l->closed || (link_outstanding(l) && !request(l, l->r->asked - 1)->npages);
+}
+
+int link_refused(const struct link *l)
+{
+	return l->refused;
 }
 
 bool link_closed(const struct link *l)

@@ -23,8 +23,8 @@
 struct link_request {
 	uint64_t where;	 /* of its first page: file (a task of the page server) and page */
 	uint16_t npages; /* 0: it is CLOSE */
-	uint16_t urgent;
-	uint32_t unused;
+	uint16_t urgent; /* of CLOSE: WIRE_HELD, see link_close() */
+	uint32_t check;	 /* only to see whether the page is what it was: link_check() */
 };
 
 /*
@@ -60,6 +60,8 @@ struct link_user {
 	void (*arrived)(void *ctx, uint64_t where, uint64_t npages);
 	/* No more of the pages of @r will come: its answer is complete, or the link is lost. */
 	void (*answered)(void *ctx, const struct link_request *r);
+	/* Whether the page at @where is what it was when it came before: link_check(). */
+	bool (*same)(void *ctx, uint64_t where, const void *page);
 };
 
 struct link;
@@ -82,8 +84,19 @@ void link_each(const struct link *l, void (*fn)(void *ctx, const struct link_req
 
 /* Puts a request into the ring. -ENOBUFS when it is full. link_flush() sends. */
 int link_ask(struct link *l, uint64_t where, uint64_t npages, bool urgent, uint64_t now_ns);
-/* Asks for the end; its answer makes link_closed() true. */
-int link_close(struct link *l, uint64_t now_ns);
+/*
+ * Asks for a page that has come before, to see whether the same source is at the other end: if it
+ * is not the same, link_pump() says -EPROTO before it takes anything that was asked later.
+ */
+int link_check(struct link *l, uint64_t where, uint64_t now_ns);
+/* What a close is from now on: stream_reset_on_close(). */
+void link_reset_on_close(struct link *l, bool on);
+/*
+ * Asks for the end; its answer makes link_closed() true. @held: every page is in its place, or was
+ * given up by a task that lived. Otherwise it may be that there is no copy here any more, and a
+ * server that can keep the source does: link_refused().
+ */
+int link_close(struct link *l, bool held, uint64_t now_ns);
 /* Sends what can be sent. 0, or why the connection is lost. */
 int link_flush(struct link *l, struct error *e);
 /* Takes what has come. 0, or why the connection is lost (-EPROTO: the server lies). */
@@ -101,6 +114,7 @@ uint64_t link_waits_since(const struct link *l);
 bool link_proven(const struct link *l);	 /* at least one answer has come */
 bool link_closing(const struct link *l); /* CLOSE has been asked */
 bool link_closed(const struct link *l);	 /* and answered */
+int link_refused(const struct link *l);	 /* with this instead of 0 */
 /* The orderly end after link_closed(): the peer sees a plain close. */
 void link_say_bye(struct link *l);
 

@@ -53,6 +53,7 @@ struct remote {
 	} pin[REMOTE_ASKERS + 1];
 	enum remote_end end;
 	int end_fd; /* written when it is told */
+	bool end_held;
 	struct source_state state;
 
 	/* remote_fast.c. The lock protects the link itself, too; it is taken before the other. */

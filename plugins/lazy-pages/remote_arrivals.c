@@ -37,6 +37,7 @@ static void user_arrived(void *ctx, uint64_t where, uint64_t npages)
 	c = store_find(r->store, where);
 	c->here |= mask;
 	c->asked &= ~mask;
+	identity_learn(&r->j->identity, where, chunk_bytes(c, where));
 	if (c->urgent & mask) {
 		c->urgent &= ~mask;
 		askers = c->waiters;
@@ -82,4 +83,16 @@ static void user_answered(void *ctx, const struct link_request *q)
 	remote_tell(r, askers);
 }
 
-const struct link_user remote_arrivals = {user_pid, user_room, user_arrived, user_answered};
+static bool user_same(void *ctx, uint64_t where, const void *page)
+{
+	struct remote *r = ctx;
+	bool same;
+
+	pthread_mutex_lock(&r->lock);
+	same = identity_same(&r->j->identity, where, page);
+	pthread_mutex_unlock(&r->lock);
+	return same;
+}
+
+const struct link_user remote_arrivals = {user_pid, user_room, user_arrived, user_answered,
+					  user_same};

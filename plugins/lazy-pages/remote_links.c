@@ -29,33 +29,17 @@
 #include "clock.h"
 #include "compiler.h"
 #include "remote.h"
+#include "remote_links.h"
 
-#define SILENT_MIN_NS UINT64_C(1000000000)
-#define SILENT_MAX_NS UINT64_C(10000000000)
-#define AGAIN_NS      UINT64_C(1000000000)  /* between attempts beside a silent link */
-#define END_NS	      UINT64_C(10000000000) /* to reach a server that has to be told the end */
-#define ONE_LEAST     (UINT64_C(256) << 10)
-#define ONE_MOST      (UINT64_C(4) << 20)
-#define TWO_LEAST     (UINT64_C(1) << 20)
-#define TWO_MOST      (UINT64_C(16) << 20)
-#define LINKS_NICE    (-10) /* as the owners, who wait for it */
+#define END_NS	   UINT64_C(10000000000) /* to reach a server that has to be told the end */
+#define END_ONE_NS UINT64_C(2000000000)	 /* the same, one that may take no other connection */
+#define ONE_LEAST  (UINT64_C(256) << 10)
+#define ONE_MOST   (UINT64_C(4) << 20)
+#define TWO_LEAST  (UINT64_C(1) << 20)
+#define TWO_MOST   (UINT64_C(16) << 20)
+#define LINKS_NICE (-10) /* as the owners, who wait for it */
 
-struct links {
-	struct remote *r;
-	int epoll_fd;
-	struct connector *connector;
-	struct link *link[2];
-	struct link_record *record[2]; /* 0: in the journal */
-	bool fast;		       /* slot 1 has answered, and is in the hands of the owners */
-	bool parked;
-	bool second_tried; /* slot 1 has been tried, or is useless */
-	bool silence_said;
-	uint64_t silent_ns; /* after so long without an answer a link is given up */
-	uint64_t try_ns;    /* not before: another attempt beside a silent link */
-	uint64_t end_ns;    /* when the end has been asked for */
-};
-
-static const char *address(const struct links *l)
+const char *links_address(const struct links *l)
 {
 	return l->r->start->peer.address.text;
 }
@@ -77,7 +61,7 @@ static void state_changed(struct links *l, const struct error *e)
 	pthread_mutex_unlock(&l->r->lock);
 }
 
-static bool can_be_lost(const struct links *l, unsigned slot)
+bool links_can_be_lost(const struct links *l, unsigned slot)
 {
 	return slot == 1 || l->record[0]->remade || l->record[0]->replaceable;
 }
@@ -88,8 +72,16 @@ static void connect_again(struct links *l)
 		connector_want(l->connector, true);
 }
 
+/* Whether an error says that a connection has ended, and not that we had no memory, say. */
+static bool is_dead(int code)
+{
+	return code == -ECONNRESET || code == -EPIPE || code == -ETIMEDOUT || code == -ENOTCONN ||
+	       code == -ECONNABORTED || code == -EHOSTUNREACH || code == -ENETUNREACH ||
+	       code == -EACCES;
+}
+
 /* The link in @slot is of no use any more. */
-static void lose(struct links *l, unsigned slot, const struct error *e)
+void links_lose(struct links *l, unsigned slot, const struct error *e)
 {
 	const struct log *log = l->r->log;
 	bool proven = slot == 0 || l->fast;
@@ -104,11 +96,11 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 		remote_fast_withdraw(l->r);
 		l->fast = false;
 	}
-	if (e->code == -EPROTO && !can_be_lost(l, slot)) {
+	if (!is_dead(e->code) && !links_can_be_lost(l, slot)) {
 		log_error(log,
 			  "%s: %s; the connection is kept and not used any more, tasks that need "
 			  "its pages wait",
-			  address(l), e->text);
+			  links_address(l), e->text);
 		l->parked = true;
 		epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, link_fd(l->link[slot]), NULL);
 		link_park(l->link[slot]);
@@ -116,7 +108,7 @@ static void lose(struct links *l, unsigned slot, const struct error *e)
 		/* A second connection that never answered was never one of ours. */
 		if (proven && !over)
 			log_warn(log, "%s: link lost: %s; tasks that need its pages wait",
-				 address(l), e->text);
+				 links_address(l), e->text);
 		link_free(l->link[slot]);
 	}
 	l->link[slot] = NULL;
@@ -135,7 +127,7 @@ static void watch(struct links *l, unsigned slot, int op)
 	struct epoll_event ev = {.events = link_events(l->link[slot]), .data.u32 = slot};
 
 	if (epoll_ctl(l->epoll_fd, op, link_fd(l->link[slot]), &ev))
-		log_error(l->r->log, "%s: epoll: %m", address(l));
+		log_error(l->r->log, "%s: epoll: %m", links_address(l));
 }
 
 static void use(struct links *l, unsigned slot, struct stream *s)
@@ -160,6 +152,22 @@ static void ask_on_second(struct links *l, const struct link_request *q)
 	link_ask(l->link[1], q->where, q->npages, true, now_ns());
 }
 
+/* Before anything else: whether the same source is at the other end. */
+static void check_identity(struct links *l, unsigned slot)
+{
+	const struct remote_identity *id = &l->r->j->identity;
+	uint64_t where[IDENTITY_PAGES];
+	uint32_t n;
+
+	pthread_mutex_lock(&l->r->lock);
+	n = id->n;
+	for (uint32_t i = 0; i < n; i++)
+		where[i] = id->page[i].where;
+	pthread_mutex_unlock(&l->r->lock);
+	for (uint32_t i = 0; i < n; i++)
+		link_check(l->link[slot], where[i], now_ns());
+}
+
 /* A connection has been made. */
 static void connected(struct links *l, struct stream *s)
 {
@@ -171,14 +179,16 @@ static void connected(struct links *l, struct stream *s)
 		return;
 	}
 	if (!slot) {
-		log_info(l->r->log, "%s: connected again", address(l));
+		log_info(l->r->log, "%s: connected again", links_address(l));
 		link_record_open(l->record[0], stream_fd(s), first->layout,
 				 l->r->start->peer.tls != NULL);
-		stream_reset_on_close(s, true);
 	} else {
 		link_record_open(l->record[1], stream_fd(s), first->layout, true);
 	}
+	/* It may be another's frozen source: a reset lets that one go on. */
+	stream_reset_on_close(s, true);
 	use(l, slot, s);
+	check_identity(l, slot);
 	if (slot && l->link[0])
 		ask_on_second(l, link_oldest(l->link[0]));
 	state_changed(l, NULL);
@@ -197,6 +207,7 @@ static void look_for_proof(struct links *l)
 
 		epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, link_fd(l->link[1]), &ev);
 		l->fast = true;
+		link_reset_on_close(l->link[1], false);
 		remote_fast_publish(l->r, l->link[1]);
 		state_changed(l, NULL);
 	}
@@ -205,7 +216,7 @@ static void look_for_proof(struct links *l)
 		first->replaceable = true;
 		state_changed(l, NULL);
 		if (second)
-			log_info(l->r->log, "%s: takes several connections", address(l));
+			log_info(l->r->log, "%s: takes several connections", links_address(l));
 	}
 	if (l->parked && first->replaceable) {
 		l->parked = false;
@@ -292,7 +303,7 @@ static void flush(struct links *l)
 			continue;
 		before = link_events(l->link[i]);
 		if (link_flush(l->link[i], &e))
-			lose(l, i, &e);
+			links_lose(l, i, &e);
 		else if (link_events(l->link[i]) != before)
 			watch(l, i, EPOLL_CTL_MOD);
 	}
@@ -326,62 +337,6 @@ static void set_window(struct links *l)
 	remote_tell(r, askers);
 }
 
-/* Of two waits in ms, -1 is for ever. */
-static int sooner(int a, int b)
-{
-	return a < 0 || (b >= 0 && b < a) ? b : a;
-}
-
-/* Links that owe an answer for too long. Returns how long to sleep at most, in ms, or -1. */
-static int look_for_silence(struct links *l, uint64_t now)
-{
-	int wait = -1;
-
-	for (unsigned i = 0; i < 2; i++) {
-		uint64_t since = 0, rtt = 0, end;
-		struct error e = {0};
-
-		if (i && l->fast && remote_fast_failed(l->r, &e)) {
-			lose(l, i, &e);
-			continue;
-		}
-		if (i && l->fast)
-			since = remote_fast_waits_since(l->r, &rtt);
-		else if (l->link[i])
-			since = link_waits_since(l->link[i]);
-		if (since && !(i && l->fast))
-			rtt = link_pace(l->link[i])->rtt_ns;
-		if (!since) {
-			/* Owners ask there without a word to us. */
-			if (i && l->fast)
-				wait = sooner(wait, (int)(SILENT_MIN_NS / 1000000));
-			continue;
-		}
-		end = since + l->silent_ns + 4 * rtt;
-		if (now < end) {
-			wait = sooner(wait, (int)((end - now) / 1000000) + 1);
-			continue;
-		}
-		if (can_be_lost(l, i)) {
-			error_set(&e, -ETIMEDOUT, "silent for %.1f s", (double)(now - since) / 1e9);
-			l->silent_ns = MIN(l->silent_ns * 2, SILENT_MAX_NS);
-			lose(l, i, &e);
-			continue;
-		}
-		if (!l->silence_said)
-			log_warn(l->r->log, "%s: silent for %.1f s; tasks that need its pages wait",
-				 address(l), (double)(now - since) / 1e9);
-		l->silence_said = true;
-		if (!l->link[1] && now >= l->try_ns && l->r->start->peer.known &&
-		    !connector_busy(l->connector))
-			connector_want(l->connector, false);
-		if (now >= l->try_ns)
-			l->try_ns = now + AGAIN_NS;
-		wait = sooner(wait, (int)(AGAIN_NS / 1000000));
-	}
-	return wait;
-}
-
 static void end_told(struct links *l)
 {
 	int fd;
@@ -399,9 +354,11 @@ static int say_end(struct links *l, uint64_t now)
 {
 	struct link *first = l->link[0];
 	enum remote_end end;
+	bool held;
 
 	pthread_mutex_lock(&l->r->lock);
 	end = l->r->end;
+	held = l->r->end_held;
 	if (end == END_ASKED)
 		l->r->urgent.n = l->r->bulk.n = 0;
 	pthread_mutex_unlock(&l->r->lock);
@@ -410,17 +367,26 @@ static int say_end(struct links *l, uint64_t now)
 	if (!l->end_ns)
 		l->end_ns = now;
 	if (first && link_closed(first)) {
+		if (link_refused(first))
+			log_warn(l->r->log,
+				 "%s: keeps the source (%s); there, confirm ends it and abort "
+				 "resumes it",
+				 links_address(l),
+				 held ? strerror(abs(link_refused(first)))
+				      : "the restored root was killed while pages were owed");
+		else
+			log_debug(l->r->log, "%s: told that every page is held", links_address(l));
 		link_say_bye(first);
 		link_free(first);
 		l->link[0] = NULL;
-		log_debug(l->r->log, "%s: told that every page is held", address(l));
 		end_told(l);
 	} else if (first) {
 		if (!link_closing(first))
-			link_close(first, now);
-	} else if (!l->record[0]->replaceable || now - l->end_ns > END_NS) {
-		log_warn(l->r->log, "%s: cannot be told that every page is held: %s", address(l),
-			 l->r->state.why);
+			link_close(first, held, now);
+	} else if (!l->r->start->peer.known ||
+		   now - l->end_ns > (l->record[0]->replaceable ? END_NS : END_ONE_NS)) {
+		log_warn(l->r->log, "%s: cannot be told that every page is held: %s",
+			 links_address(l), l->r->state.why);
 		end_told(l);
 	} else {
 		connect_again(l);
@@ -441,12 +407,12 @@ static void receive(struct links *l, unsigned slot, uint64_t now)
 	else
 		link_pump(l->link[slot], now, &e);
 	if (e.code) {
-		lose(l, slot, &e);
+		links_lose(l, slot, &e);
 		return;
 	}
 	since = link_waits_since(l->link[slot]);
 	if (!since || now - since < SILENT_MIN_NS) {
-		l->silent_ns = SILENT_MIN_NS;
+		l->silent_ns[slot] = SILENT_MIN_NS;
 		l->silence_said = false;
 	}
 }
@@ -480,7 +446,7 @@ static void take_over(struct links *l)
 		return;
 	}
 	/* One that was made later was with the worker that died, but can be lost. */
-	if ((first->used ? first->replaceable : first->remade) || link_is_gone(first->fd)) {
+	if (first->replaceable || first->remade || link_is_gone(first->fd)) {
 		first->open = false;
 		close(first->fd);
 		connect_again(l);
@@ -505,7 +471,7 @@ static void take_over(struct links *l)
 	}
 	l->parked = true;
 	log_error(l->r->log, "%s: %s; the connection is kept, tasks that need its pages wait",
-		  address(l), e.text);
+		  links_address(l), e.text);
 	connect_again(l);
 }
 
@@ -513,7 +479,7 @@ static void start(struct links *l)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.u32 = 2};
 
-	l->silent_ns = SILENT_MIN_NS;
+	l->silent_ns[0] = l->silent_ns[1] = SILENT_MIN_NS;
 	l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	l->record[0] = &l->r->j->link;
 	l->record[1] = calloc(1, sizeof(*l->record[1]));
@@ -523,7 +489,7 @@ static void start(struct links *l)
 		abort();
 	pthread_mutex_lock(&l->r->lock);
 	l->r->state.remote = true;
-	snprintf(l->r->state.address, sizeof(l->r->state.address), "%s", address(l));
+	snprintf(l->r->state.address, sizeof(l->r->state.address), "%s", links_address(l));
 	pthread_mutex_unlock(&l->r->lock);
 	take_over(l);
 	state_changed(l, NULL);
@@ -551,7 +517,7 @@ void *remote_links_thread(void *remote)
 	start(&l);
 	for (;;) {
 		uint64_t now = now_ns(), count;
-		int wait, n;
+		int wait, silence, n;
 
 		atomic_store(&l.r->asleep, true);
 		if (atomic_load(&l.r->stop))
@@ -559,7 +525,8 @@ void *remote_links_thread(void *remote)
 		send_all(&l, now);
 		wait = say_end(&l, now);
 		flush(&l);
-		wait = sooner(wait, look_for_silence(&l, now));
+		silence = links_look_for_silence(&l, now);
+		wait = wait < 0 || (silence >= 0 && silence < wait) ? silence : wait;
 		set_window(&l);
 		n = epoll_wait(l.epoll_fd, ev, ARRAY_SIZE(ev), wait);
 		atomic_store(&l.r->asleep, false);

@@ -39,7 +39,7 @@ struct source_ops {
 	/* May be NULL: nothing to watch, no end to tell, nothing to say. */
 	void (*watch)(struct source *s, int event_fd, int epoll_fd, void *tag);
 	void (*pump)(struct source *s, int event_fd);
-	int (*finish)(struct source *s, int event_fd);
+	int (*finish)(struct source *s, bool held, int event_fd);
 	void (*state)(struct source *s, struct source_state *state);
 	void (*close)(struct source *s);
 };
@@ -99,12 +99,13 @@ static inline void source_pump(struct source *s, int event_fd)
 }
 
 /*
- * Every page is safely held: tells who has to know. 0 when there is nothing (more) to tell; -EAGAIN
+ * All is over: tells who has to know. @held: every page is in its place, or was given up by a task
+ * that lived; else there may be no copy here. 0 when there is nothing (more) to tell; -EAGAIN
  * when it is being told, and 1 will be written to @event_fd.
  */
-static inline int source_finish(struct source *s, int event_fd)
+static inline int source_finish(struct source *s, bool held, int event_fd)
 {
-	return s->ops->finish ? s->ops->finish(s, event_fd) : 0;
+	return s->ops->finish ? s->ops->finish(s, held, event_fd) : 0;
 }
 
 static inline void source_state(struct source *s, struct source_state *state)

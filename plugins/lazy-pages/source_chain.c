@@ -46,9 +46,9 @@ static void chain_pump(struct source *s, int event_fd)
 	source_pump(((struct source_chain *)s)->remote, event_fd);
 }
 
-static int chain_finish(struct source *s, int event_fd)
+static int chain_finish(struct source *s, bool held, int event_fd)
 {
-	return source_finish(((struct source_chain *)s)->remote, event_fd);
+	return source_finish(((struct source_chain *)s)->remote, held, event_fd);
 }
 
 static void chain_state(struct source *s, struct source_state *state)

@@ -236,7 +236,7 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 	return ret;
 }
 
-static int remote_finish(struct source *source, int event_fd)
+static int remote_finish(struct source *source, bool held, int event_fd)
 {
 	struct remote *r = (struct remote *)source;
 	int ret;
@@ -245,6 +245,7 @@ static int remote_finish(struct source *source, int event_fd)
 	if (r->end == END_NOT_ASKED)
 		r->end = END_ASKED;
 	r->end_fd = event_fd;
+	r->end_held = held;
 	ret = r->end == END_TOLD ? 0 : -EAGAIN;
 	pthread_mutex_unlock(&r->lock);
 	remote_kick(r);

@@ -69,6 +69,8 @@ void task_finish(struct task *t)
 	struct task_record *r = t->rec;
 	int uffd = r->uffd;
 
+	if (t->gone && task_left(t) && !r->parent && !r->image)
+		__atomic_store_n(&w->journal->root.owing, true, __ATOMIC_SEQ_CST);
 	if (t->gone)
 		t->owner->tally->forgiven += task_left(t);
 	log_debug(w->log, "%s: %s", task_name(t).text,

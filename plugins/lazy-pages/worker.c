@@ -34,6 +34,7 @@ struct controller {
 	int signal_fd;
 	bool watching_conn, watching_listen;
 	struct report_progress progress;
+	bool ended, lost; /* everything is over; and no copy may be here */
 };
 
 void worker_adopt(struct worker *w, int slot)
@@ -286,7 +287,10 @@ static bool has_ended(struct controller *c)
 	if (w->collapser)
 		collapser_finish(w->collapser);
 	w->collapser = NULL;
-	if (source_finish(w->source, w->event_fd) == -EAGAIN)
+	if (!c->ended && w->remote)
+		c->lost = root_was_lost(&w->journal->root);
+	c->ended = true;
+	if (source_finish(w->source, !c->lost, w->event_fd) == -EAGAIN)
 		return false;
 	if (c->progress.shown)
 		fputc('\n', stderr);

@@ -72,10 +72,17 @@ static inline void bench_answered(void *ctx, const struct link_request *r)
 		atomic_fetch_add(b->told, 1);
 }
 
+static inline bool bench_same(void *ctx, uint64_t where, const void *page)
+{
+	(void)ctx;
+	return peer_page_is(where, page);
+}
+
 /* Makes the link over b->record, whose descriptor is open. */
 static inline void bench_link(struct bench *b)
 {
-	static const struct link_user user = {bench_pid, bench_room, bench_arrived, bench_answered};
+	static const struct link_user user = {bench_pid, bench_room, bench_arrived, bench_answered,
+					      bench_same};
 
 	b->stream = stream_new(b->record->fd, NULL, false, NULL);
 	b->link = link_new(b->record, b->stream, &user, b);

@@ -39,6 +39,50 @@ static void pages_come_as_asked(void **state)
 	}
 }
 
+/* On a new connection the first thing asked is what has come before. */
+static void the_same_source_is_known_again(void **state)
+{
+	struct bench b;
+
+	(void)state;
+	bench_tcp(&b, WIRE_32);
+	assert_int_equal(link_check(b.link, P(5), now_ns()), 0);
+	bench_ask(&b, P(5), 2);
+	bench_flush(&b);
+	bench_take_get(&b, P(5), 1);
+	bench_take_get(&b, P(5), 2);
+	bench_answer(&b, P(5), 1);
+	bench_answer(&b, P(5), 2);
+	assert_int_equal(bench_pump_all(&b), 0);
+	assert_true(link_proven(b.link));
+	assert_int_equal(b.nanswered, 1);
+	assert_int_equal(b.arrived[bench_index(P(5))], 1);
+	bench_free(&b);
+}
+
+static void nothing_is_taken_from_another_source(void **state)
+{
+	char bytes[WIRE_HEADER_MAX + 3 * PAGE_SIZE];
+	struct bench b;
+	size_t len;
+
+	(void)state;
+	bench_tcp(&b, WIRE_32);
+	assert_int_equal(link_check(b.link, P(5), now_ns()), 0);
+	bench_ask(&b, P(5), 2);
+	bench_flush(&b);
+	len = peer_answer(WIRE_32, P(5), 1, bytes);
+	bytes[len - 1] ^= 1;
+	assert_int_equal(send(b.server, bytes, len, 0), len);
+	bench_answer(&b, P(5), 2);
+	assert_int_equal(bench_pump_all(&b), -EPROTO);
+	assert_non_null(strstr(b.e.text, "another source: page 0x5000 of task 100"));
+	assert_false(link_proven(b.link));
+	assert_int_equal(b.rooms, 0);
+	assert_int_equal(b.nanswered, 0);
+	bench_free(&b);
+}
+
 static void a_short_answer_is_an_answer(void **state)
 {
 	struct bench b;
@@ -158,7 +202,7 @@ static void a_full_ring_takes_no_more_until_an_answer(void **state)
 	for (uint64_t i = 0; i < LINK_RING; i++)
 		bench_ask(&b, P(i), 1);
 	assert_int_equal(link_ask(b.link, P(LINK_RING), 1, false, 0), -ENOBUFS);
-	assert_int_equal(link_close(b.link, 0), -ENOBUFS);
+	assert_int_equal(link_close(b.link, true, 0), -ENOBUFS);
 	bench_flush(&b);
 	bench_answer(&b, P(0), 1);
 	assert_int_equal(bench_pump_to(&b, WIRE_32 + PAGE_SIZE), 0);
@@ -322,7 +366,7 @@ static void the_end_is_asked_and_answered(void **state)
 		bench_tcp(&b, layouts[i % 2]);
 		bench_ask(&b, P(3), 1);
 		assert_false(link_closing(b.link));
-		assert_int_equal(link_close(b.link, now_ns()), 0);
+		assert_int_equal(link_close(b.link, true, now_ns()), 0);
 		assert_true(link_closing(b.link));
 		bench_flush(&b);
 		bench_take_get(&b, P(3), 1);
@@ -331,8 +375,9 @@ static void the_end_is_asked_and_answered(void **state)
 		assert_int_equal(h.command, WIRE_CLOSE);
 		bench_answer(&b, P(3), 1);
 		assert_true(send_all_of(b.server, &status, sizeof(status)));
-		assert_int_equal(bench_pump_all(&b), status ? -EPROTO : 0);
-		assert_true(status || link_closed(b.link));
+		assert_int_equal(bench_pump_all(&b), 0);
+		assert_true(link_closed(b.link));
+		assert_int_equal(link_refused(b.link), status);
 		assert_int_equal(b.nanswered, 1);
 		link_say_bye(b.link);
 		assert_int_equal(recv(b.server, got, 1, 0), 0);
@@ -424,6 +469,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pages_come_as_asked),
+		cmocka_unit_test(the_same_source_is_known_again),
+		cmocka_unit_test(nothing_is_taken_from_another_source),
 		cmocka_unit_test(a_short_answer_is_an_answer),
 		cmocka_unit_test(pages_are_told_one_by_one_as_they_come),
 		cmocka_unit_test(what_has_no_room_is_thrown_away),

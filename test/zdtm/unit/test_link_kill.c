@@ -126,7 +126,7 @@ static void the_next_worker_goes_on_after_kills(enum wire_layout layout)
 	go_on(&b, ROUNDS);
 	bench_link(&b);
 	assert_int_equal(link_resume(b.link, now_ns(), &b.e), 0);
-	assert_int_equal(link_close(b.link, now_ns()), 0);
+	assert_int_equal(link_close(b.link, true, now_ns()), 0);
 	assert_int_equal(bench_pump_all(&b), 0);
 	assert_true(link_closed(b.link));
 

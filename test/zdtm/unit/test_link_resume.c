@@ -47,7 +47,7 @@ static void ask_script(struct bench *b)
 {
 	for (unsigned i = 0; i < ANSWERS; i++)
 		bench_ask(b, asked[i].where, asked[i].npages);
-	assert_int_equal(link_close(b->link, now_ns()), 0);
+	assert_int_equal(link_close(b->link, true, now_ns()), 0);
 }
 
 /* The answer (or status) that byte @k of all answers is in. */
@@ -291,7 +291,7 @@ static void an_end_that_was_told_is_not_told_again(void **state)
 
 	(void)state;
 	bench_tcp(&b, WIRE_24);
-	assert_int_equal(link_close(b.link, now_ns()), 0);
+	assert_int_equal(link_close(b.link, true, now_ns()), 0);
 	bench_flush(&b);
 	assert_true(send_all_of(b.server, &good, sizeof(good)));
 	assert_int_equal(bench_pump_all(&b), 0);
@@ -312,13 +312,20 @@ static void a_status_that_was_read_before_still_counts(void **state)
 
 	(void)state;
 	bench_tcp(&b, WIRE_24);
-	assert_int_equal(link_close(b.link, now_ns()), 0);
+	assert_int_equal(link_close(b.link, true, now_ns()), 0);
 	bench_flush(&b);
 	assert_true(send_all_of(b.server, &bad, sizeof(bad)));
 	assert_true(receive_all_of(b.record->fd, b.record->header, sizeof(bad)));
 	bench_drop(&b);
 	bench_link(&b);
-	assert_int_equal(link_resume(b.link, now_ns(), &b.e), -EPROTO);
+	assert_int_equal(link_resume(b.link, now_ns(), &b.e), 0);
+	assert_true(link_closed(b.link));
+	assert_int_equal(link_refused(b.link), bad);
+	/* Once more, when it had been noted. */
+	bench_drop(&b);
+	bench_link(&b);
+	assert_int_equal(link_resume(b.link, now_ns(), &b.e), 0);
+	assert_int_equal(link_refused(b.link), bad);
 	bench_free(&b);
 }
 

@@ -196,6 +196,7 @@ static void a_server_that_was_away_is_found_again(void **state)
 /* Background that could not be sent waits; what a task needs of it goes first, with all of it. */
 static void a_page_in_the_queue_is_promoted(void **state)
 {
+	unsigned first = 0;
 	struct bench b;
 	struct player p, q;
 
@@ -215,8 +216,12 @@ static void a_page_in_the_queue_is_promoted(void **state)
 	server_comes(&b);
 	for (uint64_t i = 0; i < 4; i++)
 		player_get(&p, WHERE(0, i * 64), 10, false);
-	assert_int_equal(b.server->seen[0].where, WHERE(0, 2 * 64));
-	assert_int_equal(b.server->seen[0].npages, 10);
+	/* Behind the pages by which the server is known again. */
+	while (b.server->seen[first].npages == 1)
+		first++;
+	assert_in_range(first, 1, IDENTITY_PAGES);
+	assert_int_equal(b.server->seen[first].where, WHERE(0, 2 * 64));
+	assert_int_equal(b.server->seen[first].npages, 10);
 	assert_true(player_wait(&q, 0)); /* it was told */
 	player_end(&p);
 	player_end(&q);
@@ -227,9 +232,9 @@ static void finish(struct bench *b)
 {
 	struct pollfd p = {.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = POLLIN};
 
-	assert_int_equal(source_finish(b->source, p.fd), -EAGAIN);
+	assert_int_equal(source_finish(b->source, true, p.fd), -EAGAIN);
 	assert_int_equal(poll(&p, 1, 2 * WAIT_MS), 1);
-	assert_int_equal(source_finish(b->source, p.fd), 0);
+	assert_int_equal(source_finish(b->source, true, p.fd), 0);
 	bench_keep(b, p.fd);
 }
 
@@ -342,7 +347,7 @@ static void an_unused_later_connection_is_made_anew(void **state)
 	wait_until(!is_lost(&b));
 	source_close(b.source);
 	player_end(&p);
-	assert_true(b.j->link.open && b.j->link.remade && !b.j->link.used);
+	assert_true(b.j->link.open && b.j->link.remade);
 	unix_pair(fds);
 	b.start.stream = stream_new(fds[0], NULL, false, NULL);
 	b.source = source_remote_new(&b.start, &b.checkpoint, b.j, &b.log);

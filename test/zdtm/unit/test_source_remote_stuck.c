@@ -80,12 +80,12 @@ static void nothing_is_sent_behind_the_end(void **state)
 	for (uint64_t i = 1; i <= 3; i++)
 		assert_int_equal(player_want(&p, WHERE(0, i * 64), 15, false), 0);
 	wait_until(atomic_load(&b.server->gets) > gets);
-	assert_int_equal(source_finish(b.source, p.event_fd), -EAGAIN);
+	assert_int_equal(source_finish(b.source, true, p.event_fd), -EAGAIN);
 	usleep(50000 * SLOWNESS);
 	b.server->most_pages = 3; /* what their tasks, who have ended, do not need any more */
 	b.server->pause_us = 50000;
 	atomic_store(&b.server->hold, 0);
-	wait_until(!source_finish(b.source, p.event_fd));
+	wait_until(!source_finish(b.source, true, p.event_fd));
 	wait_until(atomic_load(&b.server->ends) == 1);
 	assert_int_equal(atomic_load(&b.server->closes), 1);
 	assert_int_equal(atomic_load(&b.server->gets), gets + 3);
