@@ -200,6 +200,33 @@ def test_twenty_destinations_die_at_random_and_the_next_one_completes(migration,
     m.completed()
 
 
+def killed_root(m):
+    """A destination of ours whose root is killed while most of its pages are owed."""
+    way = SlowWay(m.port, 15e6)
+    d = m.destination(stock=False, port=way.address[1])
+    processes.kill(d.case.root)
+    d.case.wait_exit(-signal.SIGKILL)
+    d.case.wait_manager()
+    way.close()
+    d.case.check_log(["keeps the source .the restored root was killed while pages were owed"])
+    assert "keeps the source" in d.case.log()
+    assert m.is_frozen()
+
+
+def test_a_root_that_is_killed_keeps_the_source_which_abort_resumes(migration):
+    m = migration().attach()
+    killed_root(m)
+    assert m.command("abort")[0] == 0
+    m.goes_on()
+
+
+def test_a_root_that_is_killed_keeps_the_source_for_the_next_destination(migration):
+    m = migration().attach()
+    killed_root(m)
+    m.destination(stock=False).finish()
+    m.completed()
+
+
 def test_two_destinations_at_once_get_the_same(migration):
     m = migration().attach()
     pages = list(m.pages())
