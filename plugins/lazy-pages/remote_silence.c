@@ -38,9 +38,10 @@ int links_look_for_silence(struct links *l, uint64_t now)
 			rtt = link_pace(l->link[i])->rtt_ns;
 		if (!since) {
 			/* Owners ask there without a word to us. */
-			l->silent_ns[i] = SILENT_MIN_NS;
-			if (i && l->fast)
+			if (i && l->fast) {
+				l->silent_ns[i] = SILENT_MIN_NS;
 				wait = sooner(wait, (int)(SILENT_MIN_NS / 1000000));
+			}
 			continue;
 		}
 		end = since + l->silent_ns[i] + 4 * rtt;
