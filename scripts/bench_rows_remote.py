@@ -26,7 +26,7 @@ WORKLOADS = {
               "rows": "page server start"},
     "crowd": {"kind": "crowd", "mode": "idle", "mib": 256, "way": "loopback",
               "rows": "page server fan-out"},
-    "stalled": {"kind": "stalled", "mode": "random", "mib": 256, "way": "far",
+    "stalled": {"kind": "stalled", "mode": "idle", "mib": 256, "way": "far",
                 "rows": "idle manager"},
 }
 
