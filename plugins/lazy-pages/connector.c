@@ -20,6 +20,7 @@
 #define PAUSE_MAX_MS   320 /* half as much more at most */
 #define ATTEMPT_MIN_MS 500 /* a first packet that is lost is sent again only after a second */
 #define ATTEMPT_MAX_MS 4000
+#define YOUNG_NS       UINT64_C(250000000)
 /* A connection that is lost sooner was none, and is an attempt that has failed: the peer closes it
  * as soon as it has looked at our certificate, say. That takes a round trip, and a longer one is a
  * pause of its own. */
@@ -37,18 +38,35 @@ struct connector {
 	struct error last;
 };
 
-static bool events_ready(int fd, uint32_t events, int kick_fd, int timeout_ms)
-{
-	struct pollfd p[] = {{.fd = fd, .events = (short)(events & EPOLLOUT ? POLLOUT : POLLIN)},
-			     {.fd = kick_fd, .events = POLLIN}};
+/* What may cut an attempt short, beside its time: each may be missing. */
+struct cut {
+	int kick_fd;
+	struct link_watch *watch;
+};
 
-	return poll(p, kick_fd >= 0 ? 2 : 1, timeout_ms) > 0 && p[0].revents;
+/* Waits for the stream or for news of the network. False: a kick, or the time. */
+static bool wait_for(const struct stream *s, const struct cut *c, int timeout_ms, bool *news)
+{
+	struct pollfd p[] = {
+		{.fd = stream_fd(s), .events = stream_events(s) & EPOLLOUT ? POLLOUT : POLLIN},
+		{.fd = c->kick_fd, .events = POLLIN},
+		{.fd = c->watch ? link_watch_fd(c->watch) : -1, .events = POLLIN}};
+
+	if (poll(p, 3, timeout_ms) <= 0 || p[1].revents)
+		return false;
+	*news |= p[2].revents && link_watch_read(c->watch);
+	return true;
 }
 
-/* One attempt; gives up when @kick_fd becomes readable. */
-static struct stream *attempt(const struct peer *p, int kick_fd, int timeout_ms, struct error *e)
+/*
+ * One attempt. What it has sent before there were news may have gone nowhere, and would be sent
+ * again only after seconds: then it ends with -ENETRESET, unless it is young.
+ */
+static struct stream *attempt(const struct peer *p, const struct cut *c, int timeout_ms,
+			      struct error *e)
 {
-	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000;
+	uint64_t began = now_ns(), end = began + (uint64_t)timeout_ms * 1000000;
+	bool news = false;
 	struct stream *s;
 	int ret, fd = net_connect(&p->address, e);
 
@@ -60,13 +78,13 @@ static struct stream *attempt(const struct peer *p, int kick_fd, int timeout_ms,
 		return NULL;
 	}
 	while ((ret = stream_handshake(s, e)) == -EAGAIN) {
-		uint64_t now = now_ns();
+		uint64_t now = now_ns(), until = news ? MIN(end, began + YOUNG_NS) : end;
 
-		if (now >= end || !events_ready(stream_fd(s), stream_events(s), kick_fd,
-						(int)((end - now) / 1000000) + 1)) {
-			ret = error_errno(e, -ETIMEDOUT, "no answer within %d ms", timeout_ms);
-			break;
-		}
+		if (now < until && wait_for(s, c, (int)((until - now) / 1000000) + 1, &news))
+			continue;
+		ret = news ? error_set(e, -ENETRESET, "the network has changed")
+			   : error_errno(e, -ETIMEDOUT, "no answer within %d ms", timeout_ms);
+		break;
 	}
 	if (!ret)
 		return s;
@@ -77,7 +95,7 @@ static struct stream *attempt(const struct peer *p, int kick_fd, int timeout_ms,
 
 struct stream *peer_connect(const struct peer *p, int timeout_ms, struct error *e)
 {
-	return attempt(p, -1, timeout_ms, e);
+	return attempt(p, &(struct cut){.kick_fd = -1}, timeout_ms, e);
 }
 
 static void tell(int fd)
@@ -90,7 +108,7 @@ static void tell(int fd)
 }
 
 /* Also takes kicks that have come, for they are about what is looked at here. */
-static bool is_wanted(struct connector *c, bool *stop)
+static bool is_wanted(struct connector *c, bool *until, bool *stop)
 {
 	uint64_t count;
 	bool wanted;
@@ -98,6 +116,7 @@ static bool is_wanted(struct connector *c, bool *stop)
 	pthread_mutex_lock(&c->lock);
 	(void)!read(c->kick_fd, &count, sizeof(count));
 	*stop = c->stop;
+	*until = c->until;
 	wanted = c->wanted && !c->made && !c->stop;
 	pthread_mutex_unlock(&c->lock);
 	return wanted;
@@ -159,14 +178,15 @@ static void *connector_thread(void *arg)
 	int pause = PAUSE_MIN_MS, patience = ATTEMPT_MIN_MS;
 	unsigned seed = (unsigned)now_ns();
 	uint64_t made_ns = 0;
-	bool stop = false;
+	bool until, stop = false;
 
 	pthread_setname_np(pthread_self(), "lazy-connector");
 	while (!stop) {
+		struct cut cut = {.kick_fd = c->kick_fd};
 		struct error e = {0};
 		struct stream *s;
 
-		if (!is_wanted(c, &stop)) {
+		if (!is_wanted(c, &until, &stop)) {
 			if (!stop)
 				pause_ms(c, -1);
 			patience = ATTEMPT_MIN_MS;
@@ -176,10 +196,15 @@ static void *connector_thread(void *arg)
 				pause_longer(c, &pause, &seed);
 			continue;
 		}
-		s = attempt(c->peer, c->kick_fd, patience, &e);
+		cut.watch = until ? c->watch : NULL;
+		s = attempt(c->peer, &cut, patience, &e);
 		made_ns = s ? now_ns() : 0;
 		if (!deliver(c, s, &e))
 			continue;
+		if (e.code == -ENETRESET) {
+			patience = ATTEMPT_MIN_MS;
+			continue;
+		}
 		if (e.code == -ETIMEDOUT)
 			patience = MIN(patience * 2, ATTEMPT_MAX_MS);
 		if (pause_longer(c, &pause, &seed))
