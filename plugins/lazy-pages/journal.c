@@ -194,7 +194,8 @@ bool journal_names_fd(const struct journal *j, int fd)
 {
 	if (fd == j->worker_pidfd || fd == j->keeper_pidfd[0] || fd == j->keeper_pidfd[1])
 		return true;
-	if (handoff_names_fd(&j->handoff, fd) || (j->root.pid && fd == j->root.pidfd) || (j->link.open && fd == j->link.fd))
+	if (handoff_names_fd(&j->handoff, fd) || (j->root.pid && fd == j->root.pidfd) ||
+	    (j->link.open && fd == j->link.fd))
 		return true;
 	for (uint32_t i = 0; i < j->nslots; i++) {
 		const struct task_record *r = j->slot[i];
