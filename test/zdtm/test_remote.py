@@ -3,8 +3,9 @@
 
 Every test of the modules below runs again as it stands there, in each of three modes (see
 harness/remote.py): our page server, stock CRIU's, and a source that `criu dump --lazy-pages` has
-frozen. Tests that have nothing to do with events leave stock's server out, for it is slow. Where a test runs both held and racing, one of the two is chosen by the seed: racing most of
-the time, for that is sooner over; in time both come up.
+frozen. Tests that have nothing to do with events leave stock's server out, for it is slow. Where a
+test runs both held and racing, one of the two is chosen by the seed: racing most of the time, for
+that is sooner over; in time both come up.
 """
 
 import random
