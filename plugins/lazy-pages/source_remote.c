@@ -222,6 +222,7 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 
 	pthread_mutex_lock(&r->lock);
 	asker = asker_bit(r, event_fd);
+	store_keep(r->store, r->j->tasks_forked);
 	for (uint64_t done = 0; done < npages && !ret; done += n) {
 		n = MIN(chunk_rest(where + done), npages - done);
 		ret = want_in_chunk(r, where + done, n, urgent, asker, &here);

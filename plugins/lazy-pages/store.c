@@ -7,6 +7,7 @@
 
 #include "compiler.h"
 
+#define SPARED	    2
 #define CHUNK_BYTES (CHUNK_PAGES * PAGE_SIZE)
 
 struct store {
@@ -15,6 +16,7 @@ struct store {
 	struct chunk **hash; /* n of them */
 	struct chunk *newest, *oldest;
 	char *bytes;
+	bool forget; /* what has been fetched */
 };
 
 struct store *store_new(size_t n)
@@ -83,18 +85,39 @@ struct chunk *store_find(struct store *s, uint64_t where)
 	return c;
 }
 
-/* Room for a chunk: one that was never used, or the oldest that can go. */
+static bool can_go(const struct chunk *c)
+{
+	return !c->inflight && !c->pins && !c->asked;
+}
+
+static bool is_fetched(const struct chunk *c)
+{
+	return can_go(c) && c->here && c->here == c->taken;
+}
+
+void store_keep(struct store *s, bool fetched)
+{
+	s->forget = !fetched;
+}
+
+/* Room for a chunk: see store_keep(); else one that was never used, or the oldest that can go. */
 static struct chunk *room(struct store *s)
 {
-	struct chunk *c, **p;
+	struct chunk *c = s->forget ? s->newest : NULL, **p;
+	unsigned spared = 0;
 
-	if (s->used < s->n) {
+	/* What was fetched just now may have to be placed once more. */
+	while (c && (!is_fetched(c) || spared++ < SPARED))
+		c = c->older;
+	if (!c && s->used < s->n) {
 		c = &s->chunks[s->used];
 		c->bytes = s->bytes + s->used++ * CHUNK_BYTES;
 		return c;
 	}
-	for (c = s->oldest; c && (c->inflight || c->pins || c->asked); c = c->newer)
-		;
+	if (!c)
+		c = s->oldest;
+	while (c && !can_go(c))
+		c = c->newer;
 	if (!c)
 		return NULL;
 	list_remove(s, c);

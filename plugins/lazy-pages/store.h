@@ -50,6 +50,13 @@ char *chunk_bytes(const struct chunk *c, uint64_t where);
 /* How many pages from @where on are in the same chunk. */
 uint64_t chunk_rest(uint64_t where);
 
+/*
+ * Whether what has been fetched may be wanted again, by a forked child. If not (the default is that
+ * it may) what was fetched lately makes room first, but for the last two: its memory is still in
+ * the caches.
+ */
+void store_keep(struct store *s, bool fetched);
+
 /* Chunks with something under way or not fetched yet. */
 size_t store_fresh(const struct store *s);
 size_t store_chunks(const struct store *s);

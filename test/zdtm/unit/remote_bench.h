@@ -45,6 +45,7 @@ static inline void bench_begin(struct bench *b, enum wire_layout layout, unsigne
 	b->server->takes = takes;
 	page_server_start(b->server);
 	b->j = calloc(1, sizeof(*b->j));
+	b->j->tasks_forked = 1; /* players want the same pages */
 	b->checkpoint.files = b->files;
 	b->checkpoint.nfiles = PEER_FILES;
 	for (int i = 0; i < PEER_FILES; i++)

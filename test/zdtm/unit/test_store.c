@@ -226,6 +226,40 @@ static void the_one_used_longest_ago_goes_first(void **state)
 	store_free(s);
 }
 
+/* Fetched and not wanted again: the third last makes room, whatever else there is. */
+static void what_was_fetched_lately_goes_first_when_nobody_else_wants_it(void **state)
+{
+	struct store *s = store_new(8);
+	struct chunk *c;
+	const char *bytes;
+
+	(void)state;
+	for (uint64_t i = 0; i < 5; i++) {
+		c = store_make(s, i * CHUNK_PAGES);
+		c->here = 0xff;
+		c->taken = i < 4 ? 0xff : 0xf;
+	}
+	store_keep(s, false);
+	/* Fetched, the newest first: 3, 2, 1, 0. */
+	bytes = store_find(s, 1 * CHUNK_PAGES)->bytes;
+	store_find(s, 2 * CHUNK_PAGES);
+	store_find(s, 3 * CHUNK_PAGES);
+	c = store_make(s, 100 * CHUNK_PAGES);
+	assert_ptr_equal(c->bytes, bytes);
+	assert_null(store_find(s, 1 * CHUNK_PAGES));
+	assert_non_null(store_find(s, 4 * CHUNK_PAGES));
+	/* None but the spared ones and the oldest: that one. */
+	bytes = store_find(s, 0)->bytes;
+	store_find(s, 2 * CHUNK_PAGES);
+	store_find(s, 3 * CHUNK_PAGES);
+	assert_ptr_equal(store_make(s, 101 * CHUNK_PAGES)->bytes, bytes);
+	/* None but the spared ones: room that was never used. */
+	assert_non_null(store_make(s, 102 * CHUNK_PAGES));
+	assert_non_null(store_find(s, 2 * CHUNK_PAGES));
+	assert_non_null(store_find(s, 3 * CHUNK_PAGES));
+	store_free(s);
+}
+
 static void masks_are_of_the_pages_in_their_chunk(void **state)
 {
 	(void)state;
@@ -243,6 +277,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(it_keeps_what_a_list_by_use_keeps),
 		cmocka_unit_test(a_full_store_keeps_what_is_asked_in_flight_or_read),
 		cmocka_unit_test(the_one_used_longest_ago_goes_first),
+		cmocka_unit_test(what_was_fetched_lately_goes_first_when_nobody_else_wants_it),
 		cmocka_unit_test(masks_are_of_the_pages_in_their_chunk),
 	};
 
