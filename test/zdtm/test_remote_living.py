@@ -91,7 +91,8 @@ def test_manager_told_to_go_before_the_restore_leaves_the_source_alive(case, sig
     assert source_is_whole(c)
     c.manager.send_signal(sig)
     c.wait_manager(expected=1)
-    (c.home / "go").write_bytes(b"r")
+    (c.home / "go.new").write_bytes(b"r")
+    (c.home / "go.new").rename(c.home / "go")
     c.remote.goes_on(c)
 
 

@@ -117,7 +117,20 @@ class Network:
         self.near.run("ip", "link", "set", self.DEVICE, "down")
 
     def plug(self):
+        """Returns when packets pass: the kernel may take a second to believe in the other end."""
         self.near.run("ip", "link", "set", self.DEVICE, "up")
+        processes.wait_for(self.passes, 10, "packets to pass", pause=0.01)
+
+    def passes(self):
+        with self.near.socket() as s:
+            s.settimeout(0.05)
+            try:
+                s.connect((self.far.address, 9))
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                pass
+        return False
 
     def close(self):
         for end in (self.far, self.near):
