@@ -35,15 +35,25 @@ void pace_answered(struct pace *p, struct pace_stamp stamp, uint64_t bytes, uint
 	p->rate_at_ns = now;
 }
 
+static uint64_t window(const struct pace *p, double products, uint64_t least, uint64_t most)
+{
+	double full = products * (double)p->rate * (double)p->rtt_ns / 1e9;
+
+	if (full >= (double)most)
+		return most;
+	return MAX((uint64_t)full, least);
+}
+
 /*
  * The product of rate and round trip fills the link; twice of it finds out whether more is to be
  * had, because both are measured with what is in the window.
  */
 uint64_t pace_window(const struct pace *p, uint64_t least, uint64_t most)
 {
-	double full = 2 * (double)p->rate * (double)p->rtt_ns / 1e9;
+	return window(p, 2, least, most);
+}
 
-	if (full >= (double)most)
-		return most;
-	return MAX((uint64_t)full, least);
+uint64_t pace_window_busy(const struct pace *p, uint64_t least, uint64_t most)
+{
+	return window(p, 1, least, most);
 }

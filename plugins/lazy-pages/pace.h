@@ -31,5 +31,7 @@ void pace_answered(struct pace *p, struct pace_stamp stamp, uint64_t bytes, uint
 		   uint64_t now_ns);
 /* Bytes that may be outstanding, between @least and @most. */
 uint64_t pace_window(const struct pace *p, uint64_t least, uint64_t most);
+/* The same while somebody waits for pages: as much as is on the way, and nothing queues. */
+uint64_t pace_window_busy(const struct pace *p, uint64_t least, uint64_t most);
 
 #endif

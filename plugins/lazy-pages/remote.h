@@ -44,6 +44,8 @@ struct remote {
 	struct remote_queue urgent, bulk;
 	uint64_t bulk_pages;	  /* queued or on the way */
 	uint64_t bulk_limit;	  /* of them; 0 while there is no link */
+	uint64_t busy_limit;	  /* the same for a while after a fault */
+	uint64_t urgent_ns;	  /* when a page was asked for that somebody waits for */
 	int asker[REMOTE_ASKERS]; /* event descriptors */
 	unsigned naskers;
 	uint64_t room_waiters; /* askers that were told to wait for room */
@@ -72,6 +74,8 @@ struct remote {
 /* Appends; false when it is full. Caller holds the lock. */
 bool remote_push(struct remote_queue *q, const struct link_request *r);
 bool remote_pop(struct remote_queue *q, struct link_request *r);
+/* Pages of background that may be queued or on the way. Caller holds the lock. */
+uint64_t remote_bulk_limit(const struct remote *r, uint64_t now_ns);
 /* Writes to the event descriptors of @askers (bits). Any thread. */
 void remote_tell(struct remote *r, uint64_t askers);
 void remote_tell_fd(int event_fd);

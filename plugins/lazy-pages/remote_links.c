@@ -35,6 +35,7 @@
 #define END_ONE_NS UINT64_C(2000000000)	 /* the same, one that may take no other connection */
 #define ONE_LEAST  (UINT64_C(256) << 10)
 #define ONE_MOST   (UINT64_C(4) << 20)
+#define BUSY_LEAST (UINT64_C(64) << 10)
 #define TWO_LEAST  (UINT64_C(1) << 20)
 #define TWO_MOST   (UINT64_C(16) << 20)
 #define LINKS_NICE (-10) /* as the owners, who wait for it */
@@ -314,21 +315,25 @@ static void set_window(struct links *l)
 {
 	struct link *bulk = l->link[0];
 	struct remote *r = l->r;
-	uint64_t askers = 0, window = 0;
+	uint64_t askers = 0, window = 0, busy = 0, limit;
 
 	if (!bulk && l->parked && l->link[1])
-		window = ONE_LEAST;
-	if (bulk)
+		window = busy = ONE_LEAST;
+	if (bulk) {
 		window = pace_window(link_pace(bulk), l->fast ? TWO_LEAST : ONE_LEAST,
 				     l->fast ? TWO_MOST : ONE_MOST);
+		busy = pace_window_busy(link_pace(bulk), BUSY_LEAST, window);
+	}
 	pthread_mutex_lock(&r->lock);
 	r->bulk_limit = window >> PAGE_SHIFT;
+	r->busy_limit = busy >> PAGE_SHIFT;
 	r->state.window = window;
 	r->state.rtt_ns = bulk ? link_pace(bulk)->rtt_ns : 0;
 	r->state.rate = bulk ? link_pace(bulk)->rate : 0;
 	/* Neither in the window nor in the store; or the next one who asks makes some in the store.
 	 */
-	if (r->bulk_pages < r->bulk_limit - r->bulk_limit / 4 &&
+	limit = remote_bulk_limit(r, now_ns());
+	if (r->bulk_pages < limit - limit / 4 &&
 	    (!r->bulk_pages || store_fresh(r->store) < store_chunks(r->store) / 2)) {
 		askers = r->room_waiters;
 		r->room_waiters = 0;

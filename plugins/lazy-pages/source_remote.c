@@ -11,8 +11,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "compiler.h"
 #include "remote.h"
+
+#define BUSY_NS UINT64_C(10000000) /* after a fault the background holds back for so long */
 
 bool remote_push(struct remote_queue *q, const struct link_request *r)
 {
@@ -30,6 +33,11 @@ bool remote_pop(struct remote_queue *q, struct link_request *r)
 	q->head = (q->head + 1) % REMOTE_QUEUE;
 	q->n--;
 	return true;
+}
+
+uint64_t remote_bulk_limit(const struct remote *r, uint64_t now)
+{
+	return now - r->urgent_ns < BUSY_NS ? r->busy_limit : r->bulk_limit;
 }
 
 void remote_tell_fd(int fd)
@@ -177,7 +185,7 @@ static void ask_twice(struct remote *r, struct chunk *c, uint64_t where)
 /* Whether more background may be asked for. Caller holds the lock. */
 static bool has_room(struct remote *r)
 {
-	if (r->bulk_pages >= r->bulk_limit)
+	if (r->bulk_pages >= remote_bulk_limit(r, now_ns()))
 		return false;
 	if (store_fresh(r->store) < store_chunks(r->store) / 2)
 		return true;
@@ -223,6 +231,8 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 	pthread_mutex_lock(&r->lock);
 	asker = asker_bit(r, event_fd);
 	store_keep(r->store, r->j->tasks_forked);
+	if (urgent)
+		r->urgent_ns = now_ns();
 	for (uint64_t done = 0; done < npages && !ret; done += n) {
 		n = MIN(chunk_rest(where + done), npages - done);
 		ret = want_in_chunk(r, where + done, n, urgent, asker, &here);

@@ -199,15 +199,15 @@ static bool is_remote(const struct task *t, uint64_t where)
 
 /* What the sweep will need next is asked for while it places: as much as the source takes. Not all
  * in one go, for a fault waits meanwhile, and there may be terabytes that are here. */
-static void ask_ahead(struct task *t)
+static void ask_ahead(struct task *t, uint64_t now)
 {
+	uint64_t most = schedule_busy(&t->schedule, now) ? NEAR_PAGES : SCHEDULE_MAX_PAGES;
 	struct worker *w = t->worker;
 	struct run r;
 
 	t->ask = MAX(t->ask, t->schedule.sweep);
 	for (int i = 0; i < ASK_RUNS; i++) {
-		if (!space_gather(t->space, t->ask, SCHEDULE_MAX_PAGES, SCHEDULE_MAX_PAGES, &r,
-				  1)) {
+		if (!space_gather(t->space, t->ask, most, most, &r, 1)) {
 			t->ask = UINT64_MAX & ~(PAGE_SIZE - 1);
 			return;
 		}
@@ -372,7 +372,7 @@ bool sweep_slice(struct task *t, uint64_t now)
 		t->cold = false;
 	}
 	if (remote)
-		ask_ahead(t);
+		ask_ahead(t, now);
 	if (m.settled)
 		t->again_wait_ns = 0;
 	if (end > s.addr)

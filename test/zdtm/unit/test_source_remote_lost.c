@@ -207,6 +207,7 @@ static void a_page_in_the_queue_is_promoted(void **state)
 	player_get(&p, WHERE(1, 0), 1, true);
 	wait_for_two_links(&b, &p);
 	atomic_store(&b.server->hold, 3);
+	usleep(20000); /* the background holds back after a fault */
 	for (uint64_t i = 0; i < 4; i++)
 		assert_int_equal(player_want(&p, WHERE(0, i * 64), 10, false), 0);
 	server_goes(&b);

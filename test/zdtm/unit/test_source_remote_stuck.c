@@ -77,6 +77,7 @@ static void nothing_is_sent_behind_the_end(void **state)
 	player_get(&p, WHERE(0, 0), 1, true);
 	gets = atomic_load(&b.server->gets);
 	atomic_store(&b.server->hold, 1);
+	usleep(20000); /* the background holds back after a fault */
 	for (uint64_t i = 1; i <= 3; i++)
 		assert_int_equal(player_want(&p, WHERE(0, i * 64), 15, false), 0);
 	wait_until(atomic_load(&b.server->gets) > gets);
