@@ -27,6 +27,7 @@ sys.path.append(str(TOP / "test/zdtm"))
 
 # pylint: disable=wrong-import-position
 from harness import images
+from harness.remote import PIPE_MAX_SIZE, PIPES_FOR_STOCK
 from harness.network import Network
 from harness.remote import free_port
 from harness.wire import Client
@@ -38,6 +39,21 @@ STALL_S = 3           # how long the idle manager is looked at
 START_RANGES, START_PAGES = 65536, 32    # 8 GiB
 START_CHECKED = 256   # of the pages are asked for
 CROWD_MS = 3000
+
+
+@contextlib.contextmanager
+def pipes_for_stock():
+    """Stock's page server splices through pipes that it cannot make larger than this allows."""
+    with open(PIPE_MAX_SIZE, encoding="ascii") as f:
+        old = int(f.read())
+    try:
+        with open(PIPE_MAX_SIZE, "w", encoding="ascii") as f:
+            f.write(str(max(old, PIPES_FOR_STOCK)))
+        yield
+    finally:
+        with open(PIPE_MAX_SIZE, "w", encoding="ascii") as f:
+            f.write(str(old))
+
 
 
 def started(command, out, said, cwd=None):

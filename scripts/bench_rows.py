@@ -101,7 +101,7 @@ def latencies(runs, prefix, limits):
         rows.append(compared(f"{prefix}: {name}", side[OURS], side[STOCK], limits.get(name),
                              strict=limits.get(name) == 1 and prefix == "fault latency, local"))
     share = {s: figure(runs, s, "%", lambda r: 100 * len(r["stalled"]) / len(r["lazy"])
-                       if "stalled" in r else None) for s in (OURS, STOCK)}
+                       if "stalled" in r and "lazy" in r else None) for s in (OURS, STOCK)}
     rows.append(compared(f"{prefix}: stalled first touches", share[OURS], share[STOCK], None))
     return rows
 
