@@ -2,17 +2,19 @@
 /* What the pages of a source look like: see remote_identity.h. */
 #include "remote_identity.h"
 
+#include <string.h>
+
 #include "compiler.h"
 
 /* FNV-1a by words; 0 for a page of zeros. */
 static uint64_t hash(const void *page)
 {
-	const uint64_t *w = page;
-	uint64_t h = UINT64_C(0xcbf29ce484222325), any = 0;
+	uint64_t h = UINT64_C(0xcbf29ce484222325), any = 0, word;
 
-	for (size_t i = 0; i < PAGE_SIZE / sizeof(*w); i++) {
-		h = (h ^ w[i]) * UINT64_C(0x100000001b3);
-		any |= w[i];
+	for (size_t i = 0; i < PAGE_SIZE; i += sizeof(word)) {
+		memcpy(&word, (const char *)page + i, sizeof(word));
+		h = (h ^ word) * UINT64_C(0x100000001b3);
+		any |= word;
 	}
 	return any ? h | 1 : 0;
 }
