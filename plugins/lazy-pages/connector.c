@@ -15,6 +15,7 @@
 #include "compiler.h"
 #include "link_watch.h"
 #include "stream.h"
+#include "wake.h"
 
 #define PAUSE_MIN_MS   20
 #define PAUSE_MAX_MS   320 /* half as much more at most */
@@ -98,15 +99,6 @@ struct stream *peer_connect(const struct peer *p, int timeout_ms, struct error *
 	return attempt(p, &(struct cut){.kick_fd = -1}, timeout_ms, e);
 }
 
-static void tell(int fd)
-{
-	uint64_t one = 1;
-
-	if (write(fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: it is being told already. */
-	}
-}
-
 /* Also takes kicks that have come, for they are about what is looked at here. */
 static bool is_wanted(struct connector *c, bool *until, bool *stop)
 {
@@ -159,7 +151,7 @@ static bool deliver(struct connector *c, struct stream *s, const struct error *e
 	news = !again;
 	pthread_mutex_unlock(&c->lock);
 	if (news)
-		tell(c->event_fd);
+		wake_fd(c->event_fd);
 	return again;
 }
 
@@ -240,7 +232,7 @@ void connector_free(struct connector *c)
 	pthread_mutex_lock(&c->lock);
 	c->stop = true;
 	pthread_mutex_unlock(&c->lock);
-	tell(c->kick_fd);
+	wake_fd(c->kick_fd);
 	pthread_join(c->thread, NULL);
 	stream_free(c->made);
 	link_watch_close(c->watch);
@@ -255,7 +247,7 @@ void connector_want(struct connector *c, bool until)
 	c->wanted = true;
 	c->until = until;
 	c->failed = false;
-	tell(c->kick_fd); /* under the lock: a kick that came later would end the attempt */
+	wake_fd(c->kick_fd); /* under the lock: a kick that came later would end the attempt */
 	pthread_mutex_unlock(&c->lock);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 
 #include "compiler.h"
+#include "extents.h"
 #include "image_pagemap.h"
 
 #define SEND_BATCH   32
@@ -197,6 +198,11 @@ int link_close(struct link *l, bool held, uint64_t now)
 	return link_ask(l, 0, 0, held, now);
 }
 
+static uint64_t page_address(uint64_t where)
+{
+	return WHERE_PAGE(where) << PAGE_SHIFT;
+}
+
 static size_t encode(const struct link *l, uint64_t number, void *to)
 {
 	const struct link_request *q = request(l, number);
@@ -207,7 +213,7 @@ static size_t encode(const struct link *l, uint64_t number, void *to)
 		h = (struct wire_header){
 			.command = WIRE_GET,
 			.npages = q->npages,
-			.vaddr = (q->where & ((UINT64_C(1) << 48) - 1)) << PAGE_SHIFT,
+			.vaddr = page_address(q->where),
 			.id = l->user->pid(l->ctx, q->where),
 		};
 	return wire_encode(l->r->layout, &h, to);
@@ -236,11 +242,6 @@ int link_flush(struct link *l, struct error *e)
 		l->sent += (uint64_t)done;
 	}
 	return 0;
-}
-
-static uint64_t page_address(uint64_t where)
-{
-	return (where & ((UINT64_C(1) << 48) - 1)) << PAGE_SHIFT;
 }
 
 /* A header has come whole: what it says must be an answer to the oldest request. */

@@ -164,7 +164,7 @@ static bool owner_serve(struct owner *o, int timeout_ms)
 			continue;
 		}
 		if (ev[i].data.ptr == o) {
-			source_pump(o->worker->source, o->wake_fd);
+			source_pump(o->worker->source);
 			pumped = true;
 			continue;
 		}

@@ -78,7 +78,6 @@ bool remote_pop(struct remote_queue *q, struct link_request *r);
 uint64_t remote_bulk_limit(const struct remote *r, uint64_t now_ns);
 /* Writes to the event descriptors of @askers (bits). Any thread. */
 void remote_tell(struct remote *r, uint64_t askers);
-void remote_tell_fd(int event_fd);
 /* Makes the thread of the links look, after what it is to see is there. */
 void remote_kick(struct remote *r);
 
@@ -97,7 +96,7 @@ uint64_t remote_fast_waits_since(struct remote *r, uint64_t *rtt_ns);
 bool remote_fast_send(struct remote *r, int event_fd);
 /* source_ops */
 void remote_fast_watch(struct source *s, int event_fd, int epoll_fd, void *tag);
-void remote_fast_pump(struct source *s, int event_fd);
+void remote_fast_pump(struct source *s);
 
 void *remote_links_thread(void *remote);
 

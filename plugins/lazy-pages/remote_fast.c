@@ -10,13 +10,21 @@
 #include "compiler.h"
 #include "remote.h"
 
+/* Caller holds the fast lock. */
+static void unwatch(struct remote *r)
+{
+	for (unsigned i = 0; i < r->nwatch; i++) {
+		if (r->watch[i].watching)
+			epoll_ctl(r->watch[i].epoll_fd, EPOLL_CTL_DEL, link_fd(r->fast), NULL);
+		r->watch[i].watching = false;
+	}
+}
+
 void remote_fast_publish(struct remote *r, struct link *l)
 {
 	pthread_mutex_lock(&r->fast_lock);
 	r->fast = l;
 	r->fast_failed = false;
-	for (unsigned i = 0; i < r->nwatch; i++)
-		r->watch[i].watching = false;
 	pthread_mutex_unlock(&r->fast_lock);
 }
 
@@ -24,9 +32,7 @@ void remote_fast_withdraw(struct remote *r)
 {
 	pthread_mutex_lock(&r->fast_lock);
 	/* Its descriptor leaves their sets when it is closed, but may not be closed at once. */
-	for (unsigned i = 0; i < r->nwatch; i++)
-		if (r->watch[i].watching)
-			epoll_ctl(r->watch[i].epoll_fd, EPOLL_CTL_DEL, link_fd(r->fast), NULL);
+	unwatch(r);
 	r->fast = NULL;
 	pthread_mutex_unlock(&r->fast_lock);
 }
@@ -132,12 +138,11 @@ void remote_fast_watch(struct source *source, int event_fd, int epoll_fd, void *
 	pthread_mutex_unlock(&r->fast_lock);
 }
 
-void remote_fast_pump(struct source *source, int event_fd)
+void remote_fast_pump(struct source *source)
 {
 	struct remote *r = (struct remote *)source;
 	struct error e = {0};
 
-	(void)event_fd;
 	pthread_mutex_lock(&r->fast_lock);
 	if (r->fast && !r->fast_failed) {
 		if (link_pump(r->fast, now_ns(), &e))
@@ -147,11 +152,6 @@ void remote_fast_pump(struct source *source, int event_fd)
 	}
 	/* Until it is taken back, nobody looks at it again. */
 	if (r->fast && r->fast_failed)
-		for (unsigned i = 0; i < r->nwatch; i++) {
-			if (r->watch[i].watching)
-				epoll_ctl(r->watch[i].epoll_fd, EPOLL_CTL_DEL, link_fd(r->fast),
-					  NULL);
-			r->watch[i].watching = false;
-		}
+		unwatch(r);
 	pthread_mutex_unlock(&r->fast_lock);
 }

@@ -30,6 +30,7 @@
 #include "compiler.h"
 #include "remote.h"
 #include "remote_links.h"
+#include "wake.h"
 
 #define END_NS	   UINT64_C(10000000000) /* to reach a server that has to be told the end */
 #define END_ONE_NS UINT64_C(2000000000)	 /* the same, one that may take no other connection */
@@ -351,7 +352,7 @@ static void end_told(struct links *l)
 	fd = l->r->end_fd;
 	pthread_mutex_unlock(&l->r->lock);
 	if (fd >= 0)
-		remote_tell_fd(fd);
+		wake_fd(fd);
 }
 
 /* Every page is held, and the server is to know it. Returns how long to sleep at most, or -1. */
@@ -522,7 +523,7 @@ void *remote_links_thread(void *remote)
 	start(&l);
 	for (;;) {
 		uint64_t now = now_ns(), count;
-		int wait, silence, n;
+		int wait, n;
 
 		atomic_store(&l.r->asleep, true);
 		if (atomic_load(&l.r->stop))
@@ -530,8 +531,7 @@ void *remote_links_thread(void *remote)
 		send_all(&l, now);
 		wait = say_end(&l, now);
 		flush(&l);
-		silence = links_look_for_silence(&l, now);
-		wait = wait < 0 || (silence >= 0 && silence < wait) ? silence : wait;
+		wait = sooner(wait, links_look_for_silence(&l, now));
 		set_window(&l);
 		n = epoll_wait(l.epoll_fd, ev, ARRAY_SIZE(ev), wait);
 		atomic_store(&l.r->asleep, false);

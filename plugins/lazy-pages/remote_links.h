@@ -22,6 +22,12 @@ struct links {
 	uint64_t end_ns;       /* when the end has been asked for */
 };
 
+/* Of two waits in ms, -1 is for ever. */
+static inline int sooner(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 /* For messages. */
 const char *links_address(const struct links *l);
 /* Whether the link in @slot can be made again, or was never needed. */

@@ -11,12 +11,6 @@
 #define SILENT_MAX_NS UINT64_C(10000000000)
 #define AGAIN_NS      UINT64_C(1000000000) /* between attempts beside a silent link */
 
-/* Of two waits in ms, -1 is for ever. */
-static int sooner(int a, int b)
-{
-	return a < 0 || (b >= 0 && b < a) ? b : a;
-}
-
 /* Links that owe an answer for too long. Returns how long to sleep at most, in ms, or -1. */
 int links_look_for_silence(struct links *l, uint64_t now)
 {

@@ -38,7 +38,7 @@ struct source_ops {
 	int (*want)(struct source *s, uint64_t where, uint64_t npages, bool urgent, int event_fd);
 	/* May be NULL: nothing to watch, no end to tell, nothing to say. */
 	void (*watch)(struct source *s, int event_fd, int epoll_fd, void *tag);
-	void (*pump)(struct source *s, int event_fd);
+	void (*pump)(struct source *s);
 	int (*finish)(struct source *s, bool held, int event_fd);
 	void (*state)(struct source *s, struct source_state *state);
 	void (*close)(struct source *s);
@@ -92,10 +92,10 @@ static inline void source_watch(struct source *s, int event_fd, int epoll_fd, vo
 		s->ops->watch(s, event_fd, epoll_fd, tag);
 }
 
-static inline void source_pump(struct source *s, int event_fd)
+static inline void source_pump(struct source *s)
 {
 	if (s->ops->pump)
-		s->ops->pump(s, event_fd);
+		s->ops->pump(s);
 }
 
 /*

@@ -41,9 +41,9 @@ static void chain_watch(struct source *s, int event_fd, int epoll_fd, void *tag)
 	source_watch(((struct source_chain *)s)->remote, event_fd, epoll_fd, tag);
 }
 
-static void chain_pump(struct source *s, int event_fd)
+static void chain_pump(struct source *s)
 {
-	source_pump(((struct source_chain *)s)->remote, event_fd);
+	source_pump(((struct source_chain *)s)->remote);
 }
 
 static int chain_finish(struct source *s, bool held, int event_fd)

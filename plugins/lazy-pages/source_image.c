@@ -26,6 +26,7 @@
 
 #include "clock.h"
 #include "compiler.h"
+#include "wake.h"
 
 #define QUEUE	    256 /* requests of each kind that may wait */
 #define READERS	    2
@@ -191,7 +192,6 @@ static void bring_in(struct source_image *s, const struct wanted *w, bool bulk, 
 static void *reader(void *arg)
 {
 	struct source_image *s = arg;
-	uint64_t one = 1;
 	static_assert(CHUNK <= 1 << 20, "a reader's buffer is on its stack");
 	char buf[CHUNK];
 
@@ -206,9 +206,7 @@ static void *reader(void *arg)
 		}
 		pthread_mutex_unlock(&s->lock);
 		bring_in(s, &w, !urgent, buf);
-		if (write(w.event_fd, &one, sizeof(one)) < 0) {
-			/* EAGAIN: the counter is full, so the owner is being woken anyway. */
-		}
+		wake_fd(w.event_fd);
 		pthread_mutex_lock(&s->lock);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -14,6 +14,7 @@
 #include "clock.h"
 #include "compiler.h"
 #include "remote.h"
+#include "wake.h"
 
 #define BUSY_NS UINT64_C(10000000) /* after a fault the background holds back for so long */
 
@@ -40,25 +41,16 @@ uint64_t remote_bulk_limit(const struct remote *r, uint64_t now)
 	return now - r->urgent_ns < BUSY_NS ? r->busy_limit : r->bulk_limit;
 }
 
-void remote_tell_fd(int fd)
-{
-	uint64_t one = 1;
-
-	if (write(fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: the counter is full, so it is being woken anyway. */
-	}
-}
-
 void remote_tell(struct remote *r, uint64_t askers)
 {
 	for (; askers; askers &= askers - 1)
-		remote_tell_fd(r->asker[__builtin_ctzll(askers)]);
+		wake_fd(r->asker[__builtin_ctzll(askers)]);
 }
 
 void remote_kick(struct remote *r)
 {
 	if (atomic_exchange(&r->asleep, false))
-		remote_tell_fd(r->event_fd);
+		wake_fd(r->event_fd);
 }
 
 /* The bit of an asker, 0 for nobody. Caller holds the lock. More than there are bits for share the
@@ -240,7 +232,7 @@ static int remote_want(struct source *source, uint64_t where, uint64_t npages, b
 	pthread_mutex_unlock(&r->lock);
 	if (!ret && here) {
 		if (event_fd >= 0)
-			remote_tell_fd(event_fd);
+			wake_fd(event_fd);
 	} else if (!urgent || !remote_fast_send(r, event_fd)) {
 		remote_kick(r);
 	}

@@ -14,6 +14,7 @@
 
 #include "clock.h"
 #include "compiler.h"
+#include "wake.h"
 
 #define TURN	 (256u << 10) /* bytes a connection may move before it is the next one's turn */
 #define EVENTS	 64
@@ -74,15 +75,6 @@ static void note_deadline(struct serve_worker *w, struct connection *c)
 	c->timed = timed;
 }
 
-static void tell(const struct serve_worker *w)
-{
-	uint64_t one = 1;
-
-	if (write(w->event_fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: it is being told so often that once more does not matter */
-	}
-}
-
 /* Frees it. */
 static void connection_forget(struct serve_worker *w, struct connection *c)
 {
@@ -108,7 +100,7 @@ static void connection_end(struct serve_worker *w, struct connection *c)
 	if (verdict > atomic_load(&w->verdict))
 		atomic_store(&w->verdict, verdict);
 	connection_forget(w, c);
-	tell(w);
+	wake_fd(w->event_fd);
 }
 
 static void queue_push(struct serve_worker *w, struct connection *c)
@@ -218,15 +210,6 @@ static void *worker_thread(void *arg)
 	return NULL;
 }
 
-static void wake(struct serve_worker *w)
-{
-	uint64_t one = 1;
-
-	if (write(w->wake_fd, &one, sizeof(one)) < 0) {
-		/* EAGAIN: it has been woken often enough */
-	}
-}
-
 int serve_worker_new(struct serve_worker **out, const struct client_shared *shared, int event_fd,
 		     struct error *e)
 {
@@ -263,7 +246,7 @@ void serve_worker_free(struct serve_worker *w, struct serve_count *count)
 		return;
 	if (w->has_thread) {
 		atomic_store(&w->stop, true);
-		wake(w);
+		wake_fd(w->wake_fd);
 		pthread_join(w->thread, NULL);
 	}
 	if (count) {
@@ -309,7 +292,7 @@ int serve_worker_add(struct serve_worker *w, struct stream *s, const char *peer,
 void serve_worker_drop_all(struct serve_worker *w)
 {
 	atomic_store(&w->drop, true);
-	wake(w);
+	wake_fd(w->wake_fd);
 }
 
 unsigned serve_worker_load(const struct serve_worker *w)

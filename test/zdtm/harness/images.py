@@ -38,20 +38,26 @@ def varint(value):
     return bytes(out)
 
 
+def read_varint(record, at):
+    """(the number at that place of the bytes, the place behind it)"""
+    value = shift = 0
+    while True:
+        byte = record[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
 def numbers(record):
     """{field: value} of a record that has only varint fields."""
     fields, at = {}, 0
 
     def take():
         nonlocal at
-        value = shift = 0
-        while True:
-            byte = record[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
+        value, at = read_varint(record, at)
+        return value
     while at < len(record):
         key = take()
         assert key & 7 == 0, "not a number"
@@ -112,14 +118,8 @@ def fields(record):
 
     def take():
         nonlocal at
-        value = shift = 0
-        while True:
-            byte = record[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
+        value, at = read_varint(record, at)
+        return value
     while at < len(record):
         start = at
         key = take()

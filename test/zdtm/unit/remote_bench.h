@@ -120,7 +120,7 @@ static inline bool player_wait(struct player *p, int ms)
 	if (epoll_wait(p->epoll_fd, &ev, 1, ms) != 1)
 		return false;
 	if (ev.data.ptr == p)
-		source_pump(p->b->source, p->event_fd);
+		source_pump(p->b->source);
 	else
 		(void)!read(p->event_fd, &count, sizeof(count));
 	return true;
